@@ -123,7 +123,8 @@ mod tests {
     proptest! {
         #[test]
         fn every_label_is_a_name(text in "[a-z]([a-z0-9-]{0,30}[a-z0-9])?") {
-            prop_assert_eq!(text.parse::<ResourceName>().unwrap().as_str(), text);
+            let name: ResourceName = text.parse().unwrap();
+            prop_assert_eq!(name.as_str(), text);
         }
 
         #[test]
