@@ -1,0 +1,37 @@
+# `make help` says what there is. The scripts in deploy/ do the work; this only names it.
+.DEFAULT_GOAL := help
+.PHONY: help deps build image up down demo test lint bench clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+deps: ## installs the packages that are missing
+	@deploy/install-deps.sh
+
+build: deps ## builds the four daemons and the command `cloud` (release)
+	@cargo build --release --locked --workspace --bins
+
+image: deps ## builds the guest image `tiny` into .cache/
+	@images/tiny/build.sh
+
+up: build image ## runs a cloud on this machine until Ctrl-C or make down
+	@deploy/up.sh
+
+down: ## ends make up: guests are shut down, instances and volumes kept
+	@deploy/down.sh
+
+demo: build image ## the main job from beginning to end on real guests; leaves nothing
+	@deploy/demo.sh
+
+test: ## every test: static checks, units, real hypervisor and switch, end to end
+	@deploy/test.sh
+
+lint: ## formatting, clippy, shell scripts
+	@deploy/lint.sh
+
+bench: build image ## measures the budgets and prints a table
+	@tests/bench/run.sh
+
+clean: ## removes what was built (not the cloud's state)
+	@cargo clean
+	@rm -rf .cache

@@ -1,0 +1,184 @@
+#!/usr/bin/env bash
+# The cloud's main job from beginning to end, on real guests, in a throw-away state directory; leaves nothing behind.
+# Exits 0 only if every step did what it should. `make demo` builds first; this needs root (it asks sudo).
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=lib/common.sh
+. "$here/lib/common.sh"
+# shellcheck source=lib/cloud.sh
+. "$here/lib/cloud.sh"
+# shellcheck source=lib/steps.sh
+. "$here/lib/steps.sh"
+
+if ((EUID != 0)); then
+    exec sudo --preserve-env=CLOUD_PORT,CLOUD_BIN_DIR,CLOUD_RUN_DIR,CLOUD_CACHE_DIR,CARGO_TARGET_DIR "$0" "$@"
+fi
+take_cloud_lock "a cloud runs here already: make down stops it, then make demo"
+# Below /var/lib, where the hypervisor's user can read.
+cloud_configure "$(mktemp -d /var/lib/thecloud-demo.XXXXXX)" "${CLOUD_PORT:-8080}"
+logs_dir=$run_dir/demo
+rm -rf "$logs_dir"
+
+finish() {
+    local status=$?
+    trap - EXIT
+    trap '' INT TERM
+    if ((status != 0)); then
+        echo
+        echo "The demonstration failed in: ${step_names[-1]:-the beginning}"
+        for log in "$logs_dir"/*.log; do
+            [[ -e $log ]] || continue
+            echo "--- $log"
+            tail -n 25 "$log"
+        done
+        step_started=0
+        print_steps
+        echo "cleaning up"
+        (discard) || echo "the clean-up failed as well; see above"
+    fi
+    rm -rf "$state_dir"
+    exit "$status"
+}
+
+# discard: guests, switch ports and daemons of the throw-away cloud, without asking anybody.
+discard() {
+    local name
+    stop_daemons_of_cloud
+    for name in $(our_domains --all); do
+        virsh -q -c qemu:///system destroy "$name" > /dev/null 2>&1 || true
+        virsh -q -c qemu:///system undefine "$name" --nvram > /dev/null || true
+    done
+    remove_network
+    "$here/services.sh" stop demo
+}
+
+fail() {
+    echo "FAILED: $*" >&2
+    return 1
+}
+
+# --- what is on the host for this cloud, one thing per line
+
+host_objects() {
+    local bridge
+    our_domains --all | sed 's/^/domain /'
+    find "$state_dir" \( -name '*.qcow2' -o -name '*.raw' -o -name '*.iso' -o -name '*.img' \) -path '*volumes*' -printf 'disk %p\n'
+    find "$state_dir" -path '*seed*' -type f -printf 'seed %p\n'
+    our_ports | sed 's/^/port /'
+    for bridge in $(our_bridges); do
+        ovs-ofctl dump-flows --no-stats "$bridge" | sed "s/^ */flow $bridge /"
+    done
+    pgrep -a qemu-system | grep -F "$state_dir" | sed 's/^/process /' || true
+}
+
+# --- progress
+
+instance() { api GET "/instances/$1"; }
+status_of() { instance "$1" | jq -r .status; }
+
+# progress NAME...: one line, rewritten in place on a terminal, until all are RUNNING; fails when one is in ERROR.
+progress() {
+    local begun name status line last='' running
+    begun=$(now_ms)
+    while true; do
+        line=
+        running=0
+        for name in "$@"; do
+            status=$(status_of "$name") || return 1
+            line+="  $name $status"
+            [[ $status != ERROR ]] || fail "$name: $(instance "$name" | jq -r .status_reason)" || return 1
+            [[ $status != RUNNING ]] || running=$((running + 1))
+        done
+        if [[ -t 1 ]]; then
+            printf '\r\033[K%6s s%s' "$(seconds $(($(now_ms) - begun)))" "$line"
+        elif [[ $line != "$last" ]]; then
+            printf '%6s s%s\n' "$(seconds $(($(now_ms) - begun)))" "$line"
+        fi
+        last=$line
+        if ((running == $#)); then break; fi
+        (($(now_ms) - begun < 120000)) || fail "not RUNNING after 120 s" || return 1
+        sleep 0.1
+    done
+    if [[ -t 1 ]]; then echo; fi
+}
+
+# --- what the guests say
+
+log_of() { cloud instance log "$1" | tr -d '\r'; }
+# seen_by NAME: whom a guest has seen, over all rounds.
+seen_by() { log_of "$1" | sed -n 's/^demo: round [0-9]* sees //p' | tr ' ' '\n' | sort -u | xargs; }
+rounds_of() { log_of "$1" | grep -c '^demo: round' || true; }
+sees() { [[ " $(seen_by "$1") " == *" $2 "* ]]; }
+see_each_other() { sees web-01 db-01 && sees db-01 web-01; }
+more_rounds() { (($(rounds_of "$1") >= $2)); }
+show_view() { echo "    $1 ($(instance "$1" | jq -r '.ports[0].ip')) sees: $(seen_by "$1")"; }
+
+launch() {
+    cloud instance launch --image tiny --name "$1" --vpc "$2" --user-data "$here/demo-guest.sh" -o json |
+        jq -r '"    \(.name) \(.status) \(.ports[0].ip // "") \(.id)"'
+}
+
+trap finish EXIT
+trap 'exit 130' INT TERM
+
+step "start the services and the four daemons"
+cloud_start demo
+echo "    $endpoint, host $(api GET /hosts | jq -r '.hosts[0] | "\(.name) \(.status)"')"
+
+step "import the image tiny"
+import_tiny
+
+step "create two VPCs with the same address range"
+for vpc in blue green; do
+    api POST /vpcs "{\"name\":\"$vpc\",\"cidr\":\"10.42.0.0/16\"}" | jq -r '"    \(.name) \(.cidr)"'
+done
+before=$(host_objects)
+
+step "launch two instances into blue, one into green: RUNNING"
+launch web-01 blue
+launch db-01 blue
+launch stranger green
+progress web-01 db-01 stranger
+
+step "web-01 and db-01 reach each other (said by the guests)"
+within 120 see_each_other || fail "web-01 sees '$(seen_by web-01)', db-01 sees '$(seen_by db-01)'"
+show_view web-01
+show_view db-01
+
+step "the stranger in green reaches neither, and neither reaches it"
+# Rounds that began after the two saw each other: were there a way, these would have found it.
+within 120 more_rounds stranger $(($(rounds_of stranger) + 3)) || fail "the stranger says nothing"
+within 60 more_rounds web-01 $(($(rounds_of web-01) + 2)) || fail "web-01 says nothing more"
+show_view stranger
+sees stranger stranger || fail "the stranger does not even see itself: its probe proves nothing"
+for name in web-01 db-01; do
+    if sees stranger "$name"; then fail "the stranger sees $name"; fi
+    if sees "$name" stranger; then fail "$name sees the stranger"; fi
+done
+
+step "stop web-01 by POST /instances/{id}/stop"
+id=$(instance web-01 | jq -r .id)
+answer=$(curl -sS --max-time 90 -X POST -H @<(echo "Authorization: Bearer $(< "$key_file")") "$endpoint/instances/$id/stop")
+echo "    $(jq -c '{id, name, status}' <<< "$answer")"
+[[ $(jq -r .status <<< "$answer") == STOPPED ]] || fail "not STOPPED: $answer"
+
+step "delete everything"
+for name in web-01 db-01 stranger; do cloud instance rm "$name" --wait > /dev/null; done
+host_as_before() { [[ $(host_objects) == "$before" ]]; }
+within 30 host_as_before || fail "left on the host, compared with before the launch: $(diff <(echo "$before") <(host_objects) || true)"
+for vpc in blue green; do cloud vpc rm "$vpc" > /dev/null; done
+
+step "nothing is left: no domain, disk, port, flow, process"
+objects_without_flows() { host_objects | grep -v '^flow ' || true; }
+nothing_left() { [[ -z $(objects_without_flows) ]]; }
+within 30 nothing_left || fail "left on the host: $(objects_without_flows)"
+stop_daemons_of_cloud
+[[ -z $(our_domains --all) ]] || fail "domains left"
+remove_network
+[[ -z $(host_objects) ]] || fail "left on the host: $(host_objects)"
+left=$(pgrep -af "$state_dir" | grep -v "^$$ " || true)
+[[ -z $left ]] || fail "processes left: $left"
+"$here/services.sh" stop demo
+end_step
+print_steps
+echo "The demonstration succeeded; nothing is left behind."

@@ -1,0 +1,206 @@
+# shellcheck shell=bash
+# The four daemons of a one-machine cloud: starting, supervising, stopping. Sourced after common.sh; runs as root.
+
+agents=(compute-agent storage-agent network-agent)
+daemons_dir=$run_dir/daemons
+logs_dir=$run_dir/log
+
+# cloud_configure STATE_DIR PORT: where this cloud keeps its state and listens.
+cloud_configure() {
+    state_dir=$1
+    port=$2
+    endpoint=http://127.0.0.1:$port
+    key_file=$state_dir/admin.key
+    bin_dir=${CLOUD_BIN_DIR:-${CARGO_TARGET_DIR:-$root_dir/target}/release}
+}
+
+# take_cloud_lock: one cloud at a time on a machine, demonstrations included. Held until this process ends, however
+# it ends.
+take_cloud_lock() {
+    mkdir -p "$run_dir"
+    exec 8>> "$run_dir/cloud.lock"
+    flock -n 8 || die "$1"
+}
+
+cloud_runs() { ! flock -n "$run_dir/cloud.lock" true 2> /dev/null; }
+
+# daemon_command NAME: its argument vector, into the array `command`.
+daemon_command() {
+    case $1 in
+        api-gateway)
+            command=("$bin_dir/cloud-api-gateway" --listen "127.0.0.1:$port" --database "sqlite:$state_dir/cloud.db"
+                --state-dir "$state_dir" --host-listen "unix:$state_dir/host.sock" --api-key-file "$key_file")
+            ;;
+        *)
+            command=("$bin_dir/cloud-$1" --listen "unix:$state_dir/${1%-agent}.sock" --gateway "unix:$state_dir/host.sock"
+                --state-dir "$state_dir" --host-id-file "$state_dir/host-id")
+            ;;
+    esac
+}
+
+# start_daemon NAME: in a session of its own, so that Ctrl-C reaches only the script, which then stops things in order.
+start_daemon() {
+    local name=$1 command=()
+    daemon_command "$name"
+    [[ -x ${command[0]} ]] || die "${command[0]} is not built: run make build"
+    mkdir -p "$daemons_dir" "$logs_dir"
+    setsid "${command[@]}" >> "$logs_dir/$name.log" 2>&1 < /dev/null 8>&- &
+    echo $! > "$daemons_dir/$name.pid"
+}
+
+daemon_alive() {
+    local pid
+    pid=$(cat "$daemons_dir/$1.pid" 2> /dev/null) && process_is "$pid" "cloud-$1"
+}
+
+# wait_daemon NAME SECONDS COMMAND...: until the command is true; gives up at once when the daemon has died.
+wait_daemon() {
+    local name=$1 end=$(($(now_ms) + $2 * 1000))
+    shift 2
+    until "$@" > /dev/null 2>&1; do
+        if ! daemon_alive "$name" || (($(now_ms) >= end)); then
+            note "--- $logs_dir/$name.log"
+            tail -n 20 "$logs_dir/$name.log" >&2
+            die "cloud-$name did not become ready"
+        fi
+        sleep 0.05
+    done
+}
+
+# api METHOD PATH [JSON]: a REST call; prints the body, fails on an error status and prints the answer to stderr then.
+api() {
+    local method=$1 path=$2 body answer status
+    shift 2
+    body=()
+    if (($# > 0)); then body=(-H 'Content-Type: application/json' -d "$1"); fi
+    # The key goes through a file descriptor: other users can read arguments.
+    answer=$(curl -sS --max-time 90 -X "$method" -w '\n%{http_code}' "${body[@]}" \
+        -H @<(echo "Authorization: Bearer $(< "$key_file")") "$endpoint$path") || return 1
+    status=${answer##*$'\n'}
+    answer=${answer%$'\n'*}
+    if [[ $status != 2* ]]; then
+        note "$method $path: $status $answer"
+        return 1
+    fi
+    echo "$answer"
+}
+
+gateway_answers() { curl -sf --max-time 2 "$endpoint/health/live"; }
+gateway_ready() { curl -sf --max-time 2 "$endpoint/health/ready"; }
+host_is_up() { api GET /hosts | jq -e '[.hosts[] | select(.status == "UP")] | length > 0'; }
+
+# cloud ARGUMENT...: the command, as a user of this cloud.
+cloud() { CLOUD_ENDPOINT=$endpoint CLOUD_API_KEY_FILE=$key_file "$bin_dir/cloud" "$@"; }
+
+# cloud_start: services, gateway, agents; returns when a host is UP.
+cloud_start() {
+    # The hypervisor's user reads images and disks below it; sockets, key and database are protected one by one.
+    mkdir -p "$state_dir"
+    chmod 711 "$state_dir"
+    rm -rf "$daemons_dir"
+    # Its daemons would keep our lock.
+    "$root_dir/deploy/services.sh" start "$1" 8>&-
+    start_daemon api-gateway
+    wait_daemon api-gateway 30 gateway_answers
+    local agent
+    for agent in "${agents[@]}"; do start_daemon "$agent"; done
+    wait_daemon api-gateway 30 gateway_ready
+    for agent in "${agents[@]}"; do wait_daemon "$agent" 30 host_is_up; done
+}
+
+# import_tiny: the built-in image, public, unless it is there.
+import_tiny() {
+    local image
+    image=$(api GET "/images" | jq -r '[.images[] | select(.name == "tiny" and .status == "READY")] | length') || return 1
+    ((image == 0)) || return 0
+    cloud image import --name tiny --file "$("$root_dir/images/tiny/build.sh")" --public --wait
+}
+
+# restart_dead_daemons: what a service manager does on a real host.
+restart_dead_daemons() {
+    local name
+    for name in api-gateway "${agents[@]}"; do
+        daemon_alive "$name" && continue
+        note "cloud-$name ended; starting it again (log: $logs_dir/$name.log)"
+        start_daemon "$name"
+    done
+}
+
+stop_daemons_of_cloud() {
+    local name pid
+    # Agents first: the gateway then records nothing about what is taken down below it.
+    for name in "${agents[@]}" api-gateway; do
+        pid=$(cat "$daemons_dir/$name.pid" 2> /dev/null) || continue
+        end_process "$pid" "cloud-$name" 20
+        rm -f "$daemons_dir/$name.pid"
+    done
+}
+
+# our_cloud_id: the id this cloud's objects carry on the host; empty if it never made one.
+our_cloud_id() { cat "$state_dir/cloud-id" 2> /dev/null || true; }
+
+# our_domains [VIRSH_LIST_OPTION...]: names of the guests that carry this cloud's id.
+our_domains() {
+    local id name
+    id=$(our_cloud_id)
+    [[ -n $id ]] || return 0
+    for name in $(virsh -q -c qemu:///system list --name "$@"); do
+        if [[ $name == cloud-* ]] && virsh -q -c qemu:///system metadata "$name" urn:thecloud:v1 2> /dev/null | grep -qF "$id"; then
+            echo "$name"
+        fi
+    done
+}
+
+no_domain_runs() { [[ -z $(our_domains --state-running --state-paused) ]]; }
+
+# stop_guests: asks all of them to shut down, and switches off those that have not within 30 s.
+stop_guests() {
+    local name names
+    mapfile -t names < <(our_domains --state-running --state-paused)
+    ((${#names[@]} > 0)) || return 0
+    note "shutting down ${#names[@]} guests"
+    for name in "${names[@]}"; do virsh -q -c qemu:///system shutdown "$name" > /dev/null || true; done
+    if ! within 30 no_domain_runs; then
+        for name in $(our_domains --state-running --state-paused); do
+            note "$name did not shut down and is switched off"
+            virsh -q -c qemu:///system destroy "$name" > /dev/null || true
+        done
+        within 10 no_domain_runs || die "guests still run: $(our_domains --state-running --state-paused)"
+    fi
+}
+
+# our_ports: names of switch ports that carry this cloud's id.
+our_ports() {
+    local id
+    id=$(our_cloud_id)
+    [[ -n $id ]] || return 0
+    ovs-vsctl --timeout=10 --bare --columns=name find Interface "external_ids:cloud-id=$id"
+}
+
+# our_bridges: bridges that carry this cloud's id.
+our_bridges() {
+    local id
+    id=$(our_cloud_id)
+    [[ -n $id ]] || return 0
+    ovs-vsctl --timeout=10 --bare --columns=name find Bridge "external_ids:cloud-id=$id"
+}
+
+# remove_network: our ports, their tap devices and our bridges; the network-agent makes them anew from the gateway's
+# database.
+remove_network() {
+    local name
+    for name in $(our_ports); do
+        ovs-vsctl --timeout=10 --if-exists del-port "$name"
+        if [[ -e /sys/class/net/$name ]]; then ip link delete "$name"; fi
+    done
+    for name in $(our_bridges); do ovs-vsctl --timeout=10 --if-exists del-br "$name"; done
+}
+
+# cloud_stop USER: everything down, state kept.
+cloud_stop() {
+    stop_daemons_of_cloud
+    stop_guests
+    remove_network
+    "$root_dir/deploy/services.sh" stop "$1"
+    rm -f "$run_dir/env"
+}
