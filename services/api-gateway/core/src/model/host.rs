@@ -1,0 +1,107 @@
+//! Hosts, as their agents registered them.
+
+use std::collections::BTreeMap;
+
+use cloud_domain::{HostId, SessionId};
+use serde::{Deserialize, Serialize};
+
+use super::{Meta, Timestamp, meta::resource};
+
+/// The three daemons of a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AgentRole {
+    /// compute-agent.
+    Compute,
+    /// storage-agent.
+    Storage,
+    /// network-agent.
+    Network,
+}
+
+impl AgentRole {
+    /// All three.
+    pub const ALL: [Self; 3] = [Self::Compute, Self::Storage, Self::Network];
+
+    /// The role's name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Compute => "compute",
+            Self::Storage => "storage",
+            Self::Network => "network",
+        }
+    }
+}
+
+/// One agent, as it last registered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Agent {
+    /// Where it listens: `unix:/path` or `tcp:host:port`.
+    pub endpoint: String,
+    /// Random at its start. Calls are addressed to it.
+    pub session: SessionId,
+    /// Its release.
+    pub version: String,
+    /// When it registered.
+    pub registered_at: Timestamp,
+}
+
+/// A place for volumes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pool {
+    /// Unique on its host.
+    pub name: String,
+    /// `directory` or `lvm-thin`.
+    pub backend: String,
+    /// Bytes in all.
+    pub total_bytes: u64,
+    /// Bytes free.
+    pub free_bytes: u64,
+}
+
+/// What a host has, as its agents say.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct HostCapacity {
+    /// Processors, in threads.
+    pub vcpus: u32,
+    /// Memory, in MiB.
+    pub memory_mib: u64,
+    /// `kvm` or `tcg`.
+    pub accelerator: String,
+    /// The hypervisor and its version.
+    pub hypervisor: String,
+    /// The guest architecture.
+    pub architecture: String,
+    /// Its pools.
+    pub pools: Vec<Pool>,
+    /// `system` or `netdev`.
+    pub datapath: String,
+    /// The switch and its version.
+    pub switch_version: String,
+    /// Where tunnels to it end.
+    pub tunnel_address: String,
+}
+
+/// A machine under the cloud. Its counters (what is promised to instances) are the store's alone: see `Tx::claim_capacity`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Host {
+    /// What every row has.
+    pub meta: Meta,
+    /// Its agents.
+    pub agents: BTreeMap<AgentRole, Agent>,
+    /// What it has.
+    pub capacity: HostCapacity,
+    /// Its boot, to tell a restarted machine.
+    pub boot_id: String,
+}
+
+impl Host {
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> HostId {
+        self.meta.id.into()
+    }
+}
+
+resource!(Host, Host, "hosts", |row| {});

@@ -1,0 +1,135 @@
+//! Instances and the sizes they come in.
+
+use std::net::Ipv4Addr;
+
+use cloud_domain::{
+    Gib, HostId, ImageId, Incarnation, InstanceId, InstanceStatus, MacAddr, PortId, SubnetId, VolumeId, VpcId,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{Meta, Timestamp, Value, meta::resource};
+
+/// What an instance shall be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Desired {
+    /// Run.
+    Running,
+    /// Not run, its disk kept.
+    Stopped,
+    /// Be gone.
+    Deleted,
+    /// Have nothing left on its host: it could not be provisioned.
+    Cleaned,
+}
+
+/// A NIC of an instance, with the names users see. The truth about its address is the port's row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Nic {
+    /// The port.
+    pub port: PortId,
+    /// Its VPC.
+    pub vpc: VpcId,
+    /// The VPC's name.
+    pub vpc_name: String,
+    /// Its subnet.
+    pub subnet: SubnetId,
+    /// The subnet's name.
+    pub subnet_name: String,
+    /// Its MAC address.
+    pub mac: MacAddr,
+    /// Its address.
+    pub ip: Ipv4Addr,
+}
+
+/// A disk of an instance, with what users see of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disk {
+    /// The volume.
+    pub volume: VolumeId,
+    /// The volume's name.
+    pub name: String,
+    /// Whether it goes with the instance.
+    pub root: bool,
+    /// Its size.
+    pub size: Gib,
+}
+
+/// An instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Instance {
+    /// What every row has.
+    pub meta: Meta,
+    /// The image its root disk is made from.
+    pub image: ImageId,
+    /// The image's name then.
+    pub image_name: String,
+    /// The type's name.
+    pub instance_type: String,
+    /// Virtual processors.
+    pub vcpus: u32,
+    /// Memory, in MiB.
+    pub memory_mib: u32,
+    /// What users see.
+    pub status: InstanceStatus,
+    /// Why.
+    pub status_reason: String,
+    /// What it shall be.
+    pub desired: Desired,
+    /// Where it is. Set by the launch.
+    pub host: HostId,
+    /// That host's name.
+    pub host_name: String,
+    /// The start it is at.
+    pub incarnation: Incarnation,
+    /// Reboots asked for.
+    pub boot_generation: u64,
+    /// Its NICs, in order.
+    pub nics: Vec<Nic>,
+    /// Its disks, the root disk first.
+    pub disks: Vec<Disk>,
+    /// Public keys given at launch.
+    pub ssh_keys: Vec<String>,
+    /// user-data given at launch.
+    pub user_data: String,
+    /// When the current run began.
+    pub started_at: Option<Timestamp>,
+    /// Whether it ever ran: from then on its root disk holds data.
+    pub has_run: bool,
+    /// Whether its processors and memory are claimed on its host.
+    pub holds_capacity: bool,
+    /// When it was asked to stop.
+    pub stop_requested_at: Option<Timestamp>,
+    /// Until when it may be STARTING.
+    pub start_deadline: Option<Timestamp>,
+}
+
+impl Instance {
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> InstanceId {
+        self.meta.id.into()
+    }
+}
+
+resource!(Instance, Instance, "instances", |row| {
+    "host_id": Value::Text(row.host.to_string()),
+    "status": Value::Text(row.status.as_str().to_owned()),
+});
+
+/// A size of instances. Belongs to the cloud.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceType {
+    /// What every row has.
+    pub meta: Meta,
+    /// Virtual processors.
+    pub vcpus: u32,
+    /// Memory, in MiB.
+    pub memory_mib: u32,
+    /// The root disk's size.
+    pub disk: Gib,
+    /// Whether a launch that names no type gets it.
+    pub is_default: bool,
+}
+
+resource!(InstanceType, InstanceType, "instance_types", |row| {});

@@ -1,0 +1,17 @@
+//! The cloud's resources as rows: what is remembered of each.
+
+mod host;
+mod identity;
+mod image;
+mod instance;
+mod meta;
+mod network;
+mod volume;
+
+pub use host::{Agent, AgentRole, Host, HostCapacity, Pool};
+pub use identity::{ApiKey, Caller, Event, NewEvent, Project, Role};
+pub use image::{Image, ImageFormat, ImageSource, ImageStatus, Visibility};
+pub use instance::{Desired, Disk, Instance, InstanceType, Nic};
+pub use meta::{Labels, Meta, Resource, Timestamp, Value};
+pub use network::{Port, Subnet, Vpc};
+pub use volume::{Volume, VolumeStatus};

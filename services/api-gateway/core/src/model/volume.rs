@@ -1,0 +1,82 @@
+//! Volumes.
+
+use cloud_domain::{Gib, HostId, ImageId, InstanceId, VolumeId};
+use serde::{Deserialize, Serialize};
+
+use super::{Meta, Value, meta::resource};
+
+/// What users see of a volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum VolumeStatus {
+    /// Being made on its host. Only in this status may a missing one be created.
+    Creating,
+    /// Can be attached. Without a host, it takes its place when it is.
+    Available,
+    /// Attached.
+    InUse,
+    /// Could not be made, or its data is missing.
+    Error,
+    /// Being deleted.
+    Deleting,
+    /// Gone.
+    Deleted,
+}
+
+impl VolumeStatus {
+    /// The name in the database.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Creating => "CREATING",
+            Self::Available => "AVAILABLE",
+            Self::InUse => "IN_USE",
+            Self::Error => "ERROR",
+            Self::Deleting => "DELETING",
+            Self::Deleted => "DELETED",
+        }
+    }
+}
+
+/// A disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Volume {
+    /// What every row has.
+    pub meta: Meta,
+    /// Its size.
+    pub size: Gib,
+    /// What users see.
+    pub status: VolumeStatus,
+    /// Why.
+    pub status_reason: String,
+    /// Where it is; none: it takes its place when it is first attached.
+    pub host: Option<HostId>,
+    /// That host's name.
+    pub host_name: String,
+    /// The pool there.
+    pub pool: String,
+    /// The instance it is attached to.
+    pub instance: Option<InstanceId>,
+    /// That instance's name.
+    pub instance_name: String,
+    /// Whether it goes with that instance.
+    pub root: bool,
+    /// The image it is made from.
+    pub image: Option<ImageId>,
+    /// That image's name.
+    pub image_name: String,
+}
+
+impl Volume {
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> VolumeId {
+        self.meta.id.into()
+    }
+}
+
+resource!(Volume, Volume, "volumes", |row| {
+    "host_id": Value::text(row.host),
+    "instance_id": Value::text(row.instance),
+    "status": Value::Text(row.status.as_str().to_owned()),
+});

@@ -1,0 +1,285 @@
+//! The agents of the hosts, as the business sees them. Implemented by gRPC clients.
+
+use std::net::Ipv4Addr;
+
+use async_trait::async_trait;
+use cloud_domain::{HostId, ImageId, Incarnation, InstanceId, MacAddr, PortId, SubnetId, Vni, VolumeId, VpcId};
+use futures::stream::BoxStream;
+
+use super::ImageFile;
+use crate::model::Timestamp;
+
+/// Why an agent did not do something.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BackendError {
+    /// The host does not answer, or not in time: nothing is known. Try again.
+    #[error("{0}")]
+    Unreachable(String),
+    /// The agent's backend says that there is none.
+    #[error("{0}")]
+    NotFound(String),
+    /// The host has data missing that was there: for a person.
+    #[error("{0}")]
+    DataMissing(String),
+    /// The host has no room.
+    #[error("{0}")]
+    Exhausted(String),
+    /// The call is older than another one, or for another run of the agent: read again, try again.
+    #[error("{0}")]
+    Stale(String),
+    /// Not in this state, which may pass.
+    #[error("{0}")]
+    Precondition(String),
+    /// The agent will never do it: the request itself is wrong.
+    #[error("{0}")]
+    Refused(String),
+    /// The agent failed.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl BackendError {
+    /// Whether trying again cannot help.
+    #[must_use]
+    pub const fn is_final(&self) -> bool {
+        matches!(self, Self::Refused(_) | Self::DataMissing(_) | Self::Exhausted(_))
+    }
+}
+
+/// Which object a call is about, and how new its intent is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GuestTarget {
+    /// Where.
+    pub host: HostId,
+    /// The instance.
+    pub id: InstanceId,
+    /// The row's version.
+    pub version: u64,
+    /// The start it is at.
+    pub incarnation: Incarnation,
+}
+
+/// A guest to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GuestSpec {
+    /// The instance's name.
+    pub name: String,
+    /// Virtual processors.
+    pub vcpus: u32,
+    /// Memory, in MiB.
+    pub memory_mib: u32,
+    /// Disks, the boot disk first.
+    pub disks: Vec<DiskSpec>,
+    /// NICs, in order.
+    pub nics: Vec<NicSpec>,
+    /// Public keys.
+    pub ssh_keys: Vec<String>,
+    /// user-data.
+    pub user_data: String,
+    /// Reboots asked for.
+    pub boot_generation: u64,
+}
+
+/// A disk of a guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskSpec {
+    /// The volume.
+    pub volume: VolumeId,
+    /// Where the storage-agent put it.
+    pub path: String,
+    /// `qcow2` or `raw`.
+    pub format: String,
+}
+
+/// A NIC of a guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NicSpec {
+    /// The port.
+    pub port: PortId,
+    /// Its MAC address.
+    pub mac: MacAddr,
+    /// The tap that the network-agent made.
+    pub device: String,
+    /// In bytes.
+    pub mtu: u32,
+}
+
+/// What a guest does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GuestPower {
+    /// Runs.
+    Running,
+    /// Does not run.
+    Shutoff,
+    /// Stands still.
+    Paused,
+    /// Ended in a fault.
+    Crashed,
+}
+
+/// Why a guest does what it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GuestReason {
+    /// The hypervisor does not say.
+    Unknown,
+    /// Shut itself down, or followed a request to.
+    GuestShutdown,
+    /// Powered off from outside.
+    Destroyed,
+    /// Crashed.
+    Crashed,
+    /// Could not be started.
+    Failed,
+    /// An I/O error, such as a full disk.
+    IoError,
+    /// Never started.
+    NeverStarted,
+}
+
+/// A guest as its hypervisor sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Guest {
+    /// The instance.
+    pub id: InstanceId,
+    /// Which start of it.
+    pub incarnation: Incarnation,
+    /// What it does.
+    pub power: GuestPower,
+    /// Why.
+    pub reason: GuestReason,
+    /// When it was started.
+    pub started_at: Option<Timestamp>,
+}
+
+/// Guests on hosts.
+#[async_trait]
+pub trait ComputeBackend: Send + Sync {
+    /// Makes the guest exist and run as specified.
+    async fn ensure(&self, target: GuestTarget, spec: GuestSpec) -> Result<Guest, BackendError>;
+    /// Asks it to stop, or (`force`) powers it off. None: there is no such guest.
+    async fn stop(&self, target: GuestTarget, force: bool) -> Result<Option<Guest>, BackendError>;
+    /// Removes it and all that was made for it. What is gone is success.
+    async fn remove(&self, target: GuestTarget) -> Result<(), BackendError>;
+    /// The guest; none only where a healthy hypervisor says so.
+    async fn get(&self, host: HostId, id: InstanceId) -> Result<Option<Guest>, BackendError>;
+    /// Every guest of this cloud on a host.
+    async fn list(&self, host: HostId) -> Result<Vec<Guest>, BackendError>;
+    /// Instances whose state changed, as it happens. Ends with the connection.
+    async fn watch(&self, host: HostId) -> Result<BoxStream<'static, InstanceId>, BackendError>;
+    /// The end of a guest's console log.
+    async fn console_log(&self, host: HostId, id: InstanceId, max_bytes: u32) -> Result<Vec<u8>, BackendError>;
+}
+
+/// A volume to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeSpec {
+    /// Where.
+    pub host: HostId,
+    /// The volume.
+    pub id: VolumeId,
+    /// The row's version.
+    pub version: u64,
+    /// In bytes.
+    pub size_bytes: u64,
+    /// What it starts as; none: blank.
+    pub image: Option<ImageId>,
+    /// The pool; empty: the default one.
+    pub pool: String,
+    /// The row says CREATING.
+    pub may_create: bool,
+}
+
+/// A volume on a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredVolume {
+    /// The volume.
+    pub id: VolumeId,
+    /// What a hypervisor there opens.
+    pub path: String,
+    /// `qcow2` or `raw`.
+    pub format: String,
+    /// The pool it is in.
+    pub pool: String,
+}
+
+/// Volumes and cached images on hosts.
+#[async_trait]
+pub trait StorageBackend: Send + Sync {
+    /// Whether the host has the image.
+    async fn has_image(&self, host: HostId, image: ImageId) -> Result<bool, BackendError>;
+    /// Sends the image to the host. Takes as long as it takes, as long as it moves.
+    async fn put_image(&self, host: HostId, image: ImageId, version: u64, file: ImageFile) -> Result<(), BackendError>;
+    /// Removes a cached image; Precondition while volumes stand on it.
+    async fn remove_image(&self, host: HostId, image: ImageId, version: u64) -> Result<(), BackendError>;
+    /// Makes a volume exist as specified.
+    async fn ensure_volume(&self, spec: VolumeSpec) -> Result<StoredVolume, BackendError>;
+    /// Removes a volume. What is gone is success.
+    async fn remove_volume(&self, host: HostId, id: VolumeId, version: u64) -> Result<(), BackendError>;
+}
+
+/// What a host is told of a VPC.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VpcSlice {
+    /// The VPC.
+    pub vpc: VpcId,
+    /// Its network identifier.
+    pub vni: Vni,
+    /// How new this is.
+    pub generation: u64,
+    /// Bytes a guest may send in one packet.
+    pub mtu: u32,
+    /// Its subnets.
+    pub subnets: Vec<SliceSubnet>,
+    /// Its NICs, on this host and on others.
+    pub ports: Vec<SlicePort>,
+}
+
+/// A subnet, as hosts are told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SliceSubnet {
+    /// The subnet.
+    pub id: SubnetId,
+    /// Its range.
+    pub cidr: cloud_domain::Cidr,
+    /// Resolvers told to guests.
+    pub dns_servers: Vec<Ipv4Addr>,
+}
+
+/// A NIC, as hosts are told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlicePort {
+    /// The port.
+    pub id: PortId,
+    /// Its subnet.
+    pub subnet: SubnetId,
+    /// The instance that has it.
+    pub instance: InstanceId,
+    /// Its MAC address.
+    pub mac: MacAddr,
+    /// Its address.
+    pub ip: Ipv4Addr,
+    /// Whether it is on the host that is told.
+    pub local: bool,
+    /// Where the tunnel to its host ends, if it is on another one.
+    pub tunnel_address: String,
+    /// The name told to the guest.
+    pub hostname: String,
+}
+
+/// A NIC as plugged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PluggedPort {
+    /// The port.
+    pub id: PortId,
+    /// The tap that a hypervisor uses.
+    pub device: String,
+}
+
+/// Virtual networks on hosts.
+#[async_trait]
+pub trait NetworkBackend: Send + Sync {
+    /// Replaces what the host knows of a VPC. Returns when its switch forwards by it.
+    async fn apply(&self, host: HostId, slice: &VpcSlice) -> Result<Vec<PluggedPort>, BackendError>;
+    /// Makes the host forget a VPC.
+    async fn remove(&self, host: HostId, vpc: VpcId, generation: u64) -> Result<(), BackendError>;
+}

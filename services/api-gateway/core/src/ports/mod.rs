@@ -1,0 +1,12 @@
+//! What the business needs of the world: a store, the agents of every host, and a place for image files.
+
+mod backends;
+mod images;
+mod store;
+
+pub use backends::{
+    BackendError, ComputeBackend, DiskSpec, Guest, GuestPower, GuestReason, GuestSpec, GuestTarget, NetworkBackend,
+    NicSpec, PluggedPort, SlicePort, SliceSubnet, StorageBackend, StoredVolume, VolumeSpec, VpcSlice,
+};
+pub use images::{FetchError, ImageFile, ImageStore};
+pub use store::{Cursor, Query, Store, StoreError, Tx, WorkItem, WorkKind};

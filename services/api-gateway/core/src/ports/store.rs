@@ -1,0 +1,263 @@
+//! The store: rows, counters, work and events, in transactions.
+
+use std::{future::Future, net::Ipv4Addr, time::Duration};
+
+use cloud_domain::{CloudId, HostId, ProjectId, SubnetId, Vni, VpcId};
+use uuid::Uuid;
+
+use crate::model::{Event, NewEvent, Resource, Timestamp, Value};
+
+/// Why the store did not do something.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A unique claim is taken: a name, an address, a network identifier.
+    #[error("a unique claim is taken")]
+    Taken,
+    /// The row is not at the version that was read, or the lease is held by another worker.
+    #[error("the row or the lease is no longer what was read")]
+    Stale,
+    /// The database does not answer.
+    #[error("the database does not answer")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A fault.
+    #[error("the database failed")]
+    Fault(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// A kind of work: one reconciler each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum WorkKind {
+    /// Make an instance as intended.
+    Instance,
+    /// Make a volume as intended.
+    Volume,
+    /// Make an image as intended.
+    Image,
+    /// Tell every host of a VPC its state.
+    Vpc,
+}
+
+impl WorkKind {
+    /// Every kind.
+    pub const ALL: [Self; 4] = [Self::Instance, Self::Volume, Self::Image, Self::Vpc];
+
+    /// The name in the database.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Instance => "instance",
+            Self::Volume => "volume",
+            Self::Image => "image",
+            Self::Vpc => "vpc",
+        }
+    }
+}
+
+/// A piece of work that a worker holds the lease of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkItem {
+    /// Which reconciler.
+    pub kind: WorkKind,
+    /// Which resource.
+    pub id: Uuid,
+    /// Proves the lease.
+    pub lease: Uuid,
+    /// Goes up with every enqueue; completion clears only what was read.
+    pub sequence: i64,
+    /// Tries since the last success.
+    pub attempts: u32,
+}
+
+/// Where a list goes on: after this row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cursor {
+    /// When the last row was made.
+    pub created_at: Timestamp,
+    /// Its id.
+    pub id: Uuid,
+}
+
+/// Which rows, oldest first.
+#[derive(Debug, Clone, Default)]
+pub struct Query {
+    /// Only rows of this project.
+    pub project: Option<ProjectId>,
+    /// Or, beside those, rows whose column has this value.
+    pub or_column: Option<(&'static str, i64)>,
+    /// Only rows whose columns have these values.
+    pub columns: Vec<(&'static str, Value)>,
+    /// Also deleted rows.
+    pub deleted: bool,
+    /// Only rows after this one.
+    pub after: Option<Cursor>,
+    /// How many at most.
+    pub limit: Option<u32>,
+}
+
+impl Query {
+    /// Live rows whose column has this value.
+    #[must_use]
+    pub fn by(column: &'static str, value: impl ToString) -> Self {
+        Self { columns: vec![(column, Value::Text(value.to_string()))], ..Self::default() }
+    }
+}
+
+/// Reads that a store and a transaction both offer.
+pub trait Store: Clone + Send + Sync + 'static {
+    /// A write transaction.
+    type Tx: Tx;
+
+    /// Begins a write transaction. Dropped without commit, it never was.
+    fn begin(&self) -> impl Future<Output = Result<Self::Tx, StoreError>> + Send;
+
+    /// The row with this id, deleted or not.
+    fn get<R: Resource>(&self, id: Uuid) -> impl Future<Output = Result<Option<R>, StoreError>> + Send;
+
+    /// The live row with this name in the project.
+    fn find<R: Resource>(
+        &self,
+        project: ProjectId,
+        name: &str,
+    ) -> impl Future<Output = Result<Option<R>, StoreError>> + Send;
+
+    /// Rows, oldest first.
+    fn list<R: Resource>(&self, query: &Query) -> impl Future<Output = Result<Vec<R>, StoreError>> + Send;
+
+    /// How many live rows have this value in this column.
+    fn count<R: Resource>(
+        &self,
+        column: &'static str,
+        value: &str,
+    ) -> impl Future<Output = Result<u64, StoreError>> + Send;
+
+    /// A VPC's generation, its subnets and its ports, in one snapshot. None where it has no row.
+    fn vpc_snapshot(
+        &self,
+        vpc: VpcId,
+    ) -> impl Future<Output = Result<Option<(u64, Vec<crate::model::Subnet>, Vec<crate::model::Port>)>, StoreError>> + Send;
+
+    /// What is promised to instances on a host: processors, memory in MiB.
+    fn capacity_used(&self, host: HostId) -> impl Future<Output = Result<(u64, u64), StoreError>> + Send;
+
+    /// Events of a project (or of all), newest first, older than `before`.
+    fn events(
+        &self,
+        project: Option<ProjectId>,
+        kind: Option<&str>,
+        resource: Option<&str>,
+        before: Option<u64>,
+        limit: u32,
+    ) -> impl Future<Output = Result<Vec<Event>, StoreError>> + Send;
+
+    /// Takes up to `limit` due pieces of work, the longest due first, and leases them for `lease`.
+    fn claim_work(&self, limit: u32, lease: Duration)
+    -> impl Future<Output = Result<Vec<WorkItem>, StoreError>> + Send;
+
+    /// Keeps a lease. Stale where it was lost.
+    fn renew_lease(&self, item: &WorkItem, lease: Duration) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Ends a lease: done (unless enqueued meanwhile) where `again` is none, else due again after that long. `error` is kept for people.
+    fn finish_work(
+        &self,
+        item: &WorkItem,
+        again: Option<Duration>,
+        error: Option<&str>,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// How long until the next piece of work is due, how many are due now, and how long the oldest of them has been.
+    fn work_status(&self) -> impl Future<Output = Result<(Option<Duration>, u64, Duration), StoreError>> + Send;
+
+    /// Live instances by status.
+    fn instances_by_status(&self) -> impl Future<Output = Result<Vec<(String, u64)>, StoreError>> + Send;
+
+    /// This cloud's id, and the epoch of its database.
+    fn identity(&self) -> (CloudId, u64);
+
+    /// A secret made with the cloud, for signing tokens.
+    fn secret(&self) -> [u8; 32];
+
+    /// Whether this process is the only one that writes.
+    fn is_exclusive(&self) -> bool;
+
+    /// Wakes up on every commit of this process (and of others, where the database tells).
+    fn commits(&self) -> tokio::sync::watch::Receiver<u64>;
+}
+
+/// A write transaction.
+pub trait Tx: Send {
+    /// The row with this id, deleted or not.
+    fn get<R: Resource>(&mut self, id: Uuid) -> impl Future<Output = Result<Option<R>, StoreError>> + Send;
+
+    /// The live row with this name in the project.
+    fn find<R: Resource>(
+        &mut self,
+        project: ProjectId,
+        name: &str,
+    ) -> impl Future<Output = Result<Option<R>, StoreError>> + Send;
+
+    /// Rows, oldest first.
+    fn list<R: Resource>(&mut self, query: &Query) -> impl Future<Output = Result<Vec<R>, StoreError>> + Send;
+
+    /// Writes a new row. Taken where its name or another claim of it is.
+    fn insert<R: Resource>(&mut self, row: &R) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Writes a row back: version and time go up. Stale where the version is not the one read.
+    fn update<R: Resource>(&mut self, row: &mut R) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Hosts that have this much unpromised, the relatively emptiest first, at most `limit`.
+    fn hosts_with_room(
+        &mut self,
+        vcpus: u32,
+        memory_mib: u32,
+        limit: u32,
+    ) -> impl Future<Output = Result<Vec<HostId>, StoreError>> + Send;
+
+    /// Promises processors and memory of a host; false where it has not as much.
+    fn claim_capacity(
+        &mut self,
+        host: HostId,
+        vcpus: u32,
+        memory_mib: u32,
+    ) -> impl Future<Output = Result<bool, StoreError>> + Send;
+
+    /// Takes a promise back.
+    fn release_capacity(
+        &mut self,
+        host: HostId,
+        vcpus: u32,
+        memory_mib: u32,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Sets what a host can promise.
+    fn set_capacity(
+        &mut self,
+        host: HostId,
+        vcpus: u64,
+        memory_mib: u64,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// A free guest address of a subnet; none where it is full. The insert of the port is what claims it.
+    fn free_address(
+        &mut self,
+        subnet: SubnetId,
+        cidr: cloud_domain::Cidr,
+    ) -> impl Future<Output = Result<Option<Ipv4Addr>, StoreError>> + Send;
+
+    /// A new network identifier.
+    fn next_vni(&mut self) -> impl Future<Output = Result<Vni, StoreError>> + Send;
+
+    /// Says that what hosts are told of a VPC has changed.
+    fn bump_generation(&mut self, vpc: VpcId) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Makes work due now.
+    fn enqueue(&mut self, kind: WorkKind, id: Uuid) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Checks that this worker still holds its lease. Stale where not: the transaction must not commit.
+    fn guard(&mut self, item: &WorkItem) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Writes an event.
+    fn event(&mut self, event: NewEvent) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Makes all of it true at once. Returns when it is durable.
+    fn commit(self) -> impl Future<Output = Result<(), StoreError>> + Send;
+}

@@ -1,0 +1,265 @@
+//! Hosts: what operators see of them, and what their agents say.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use cloud_domain::{CloudId, HostId, HostName, ProjectId, SessionId};
+use uuid::Uuid;
+
+use super::{
+    AgentHealth, AgentRef, HostRegistry, HostState, Page, PageRequest, Settings,
+    lookup::{any, operator},
+};
+use crate::{
+    CoreError, Kind,
+    model::{Agent, AgentRole, Caller, Host, HostCapacity, Instance, Labels, Meta, NewEvent, Timestamp},
+    ports::{Query, Store, Tx, WorkKind},
+};
+
+/// An agent announces itself.
+#[derive(Debug, Clone)]
+pub struct RegisterInput {
+    /// The host's id.
+    pub host: HostId,
+    /// The host's name.
+    pub host_name: String,
+    /// Which agent.
+    pub role: AgentRole,
+    /// This run of it.
+    pub session: SessionId,
+    /// Where it listens.
+    pub endpoint: String,
+    /// Its release.
+    pub version: String,
+    /// The machine's boot.
+    pub boot_id: String,
+    /// What it offers: its own part is filled in.
+    pub capacity: HostCapacity,
+}
+
+/// A sign of life.
+#[derive(Debug, Clone)]
+pub struct HeartbeatInput {
+    /// The host's id.
+    pub host: HostId,
+    /// Which agent.
+    pub role: AgentRole,
+    /// This run of it.
+    pub session: SessionId,
+    /// What it offers: its own part is filled in.
+    pub capacity: HostCapacity,
+    /// What is wrong with its backend; empty: nothing.
+    pub backend_error: String,
+}
+
+/// A host, as operators see it.
+#[derive(Debug, Clone)]
+pub struct HostView {
+    /// Its row.
+    pub row: Host,
+    /// What it is.
+    pub state: HostState,
+    /// Why.
+    pub reason: String,
+    /// How its agents do.
+    pub agents: Vec<AgentHealth>,
+    /// Virtual processors promised.
+    pub vcpus_used: u64,
+    /// Memory promised, in MiB.
+    pub memory_used_mib: u64,
+    /// Live instances.
+    pub instances: u64,
+}
+
+/// The machines under the cloud.
+#[derive(Clone)]
+pub struct HostService<S> {
+    store: S,
+    registry: Arc<HostRegistry>,
+    settings: Arc<Settings>,
+}
+
+/// Hosts belong to the cloud.
+fn nobody() -> ProjectId {
+    ProjectId::from(Uuid::nil())
+}
+
+impl<S: Store> HostService<S> {
+    /// The service over a store.
+    pub fn new(store: S, registry: Arc<HostRegistry>, settings: Arc<Settings>) -> Self {
+        Self { store, registry, settings }
+    }
+
+    /// Takes over what the database remembers of the hosts, at start.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn load(&self) -> Result<(), CoreError> {
+        let hosts: Vec<Host> = self.store.list(&Query::default()).await?;
+        hosts.iter().for_each(|h| self.registry.remember(h));
+        Ok(())
+    }
+
+    /// An agent announces itself. Answers with the cloud's id and how often to send a heartbeat.
+    ///
+    /// # Errors
+    /// Invalid; `AlreadyExists` where another host has the name.
+    pub async fn register(&self, input: RegisterInput) -> Result<(CloudId, Duration), CoreError> {
+        input.host_name.parse::<HostName>().map_err(|e| CoreError::invalid("host_name", e))?;
+        let mut tx = self.store.begin().await?;
+        let known: Option<Host> = tx.get(*input.host.as_uuid()).await?;
+        let is_new = known.is_none();
+        let mut host = known.unwrap_or_else(|| Host {
+            meta: Meta::new(*input.host.as_uuid(), nobody(), "", &input.host_name, Labels::new()),
+            agents: BTreeMap::new(),
+            capacity: HostCapacity::default(),
+            boot_id: String::new(),
+        });
+        let agent = Agent {
+            endpoint: input.endpoint.clone(),
+            session: input.session,
+            version: input.version.clone(),
+            registered_at: Timestamp::now(),
+        };
+        host.agents.insert(input.role, agent);
+        host.boot_id.clone_from(&input.boot_id);
+        host.meta.name.clone_from(&input.host_name);
+        merge(&mut host.capacity, input.role, input.capacity);
+        if is_new {
+            super::lookup::insert(&mut tx, &host).await?;
+            tx.event(joined(&host)).await?;
+        } else {
+            tx.update(&mut host).await?;
+        }
+        self.set_capacity(&mut tx, &host).await?;
+        // What may have happened on the host while the agent was away is looked at, instance by instance.
+        let instances: Vec<Instance> = tx.list(&Query::by("host_id", input.host)).await?;
+        for instance in &instances {
+            tx.enqueue(WorkKind::Instance, instance.meta.id).await?;
+            if input.role == AgentRole::Network {
+                for nic in &instance.nics {
+                    tx.enqueue(WorkKind::Vpc, *nic.vpc.as_uuid()).await?;
+                }
+            }
+        }
+        tx.commit().await?;
+        let reference = AgentRef { endpoint: input.endpoint, session: input.session };
+        self.registry.registered(input.host, &input.host_name, input.role, reference, &input.version);
+        Ok((self.store.identity().0, self.settings.heartbeat_interval))
+    }
+
+    async fn set_capacity(&self, tx: &mut S::Tx, host: &Host) -> Result<(), CoreError> {
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // at most a few thousand
+        let vcpus = (f64::from(host.capacity.vcpus) * self.settings.cpu_overcommit) as u64;
+        let memory = host.capacity.memory_mib.saturating_sub(self.settings.memory_reserve_mib);
+        Ok(tx.set_capacity(host.id(), vcpus, memory).await?)
+    }
+
+    /// A sign of life. True: the agent must register again.
+    ///
+    /// # Errors
+    /// The store's, where the capacity has changed.
+    pub async fn heartbeat(&self, input: HeartbeatInput) -> Result<bool, CoreError> {
+        let was_up = self.registry.is_up(input.host);
+        if !self.registry.heartbeat(input.host, input.role, input.session, &input.backend_error) {
+            return Ok(true);
+        }
+        let Some(row) = self.store.get::<Host>(*input.host.as_uuid()).await? else { return Ok(true) };
+        let mut capacity = row.capacity.clone();
+        merge(&mut capacity, input.role, input.capacity);
+        let came_back = !was_up && self.registry.is_up(input.host);
+        if differs(&capacity, &row.capacity) || came_back {
+            let mut tx = self.store.begin().await?;
+            let Some(mut host) = tx.get::<Host>(*input.host.as_uuid()).await? else { return Ok(true) };
+            let mut merged = host.capacity.clone();
+            std::mem::swap(&mut merged, &mut host.capacity);
+            host.capacity = capacity;
+            if differs(&host.capacity, &merged) {
+                tx.update(&mut host).await?;
+                self.set_capacity(&mut tx, &host).await?;
+            }
+            if came_back {
+                for instance in tx.list::<Instance>(&Query::by("host_id", input.host)).await? {
+                    tx.enqueue(WorkKind::Instance, instance.meta.id).await?;
+                }
+            }
+            tx.commit().await?;
+        }
+        Ok(false)
+    }
+
+    /// A host by id or name (operators).
+    ///
+    /// # Errors
+    /// `NotFound`, Denied.
+    pub async fn get(&self, caller: &Caller, id: &str) -> Result<HostView, CoreError> {
+        operator(caller, "see hosts")?;
+        self.view(any(&self.store, nobody(), id).await?).await
+    }
+
+    /// All hosts (operators).
+    ///
+    /// # Errors
+    /// Denied, invalid page token.
+    pub async fn list(&self, caller: &Caller, page: &PageRequest) -> Result<Page<HostView>, CoreError> {
+        operator(caller, "see hosts")?;
+        let found: Page<Host> = page.list(&self.store, None, Query::default()).await?;
+        let mut rows = Vec::with_capacity(found.rows.len());
+        for row in found.rows {
+            rows.push(self.view(row).await?);
+        }
+        Ok(Page { rows, next: found.next })
+    }
+
+    async fn view(&self, row: Host) -> Result<HostView, CoreError> {
+        let (state, reason) = self.registry.state(row.id());
+        let (vcpus_used, memory_used_mib) = self.store.capacity_used(row.id()).await?;
+        let instances = self.store.count::<Instance>("host_id", &row.id().to_string()).await?;
+        let agents = self.registry.health(row.id());
+        Ok(HostView { row, state, reason, agents, vcpus_used, memory_used_mib, instances })
+    }
+}
+
+/// Takes over the part of the capacity that is the role's own.
+fn merge(into: &mut HostCapacity, role: AgentRole, from: HostCapacity) {
+    match role {
+        AgentRole::Compute => {
+            into.vcpus = from.vcpus;
+            into.memory_mib = from.memory_mib;
+            into.accelerator = from.accelerator;
+            into.hypervisor = from.hypervisor;
+            into.architecture = from.architecture;
+        }
+        AgentRole::Storage => into.pools = from.pools,
+        AgentRole::Network => {
+            into.datapath = from.datapath;
+            into.switch_version = from.switch_version;
+            into.tunnel_address = from.tunnel_address;
+        }
+    }
+}
+
+/// Whether a change is worth writing: free space moves all the time, so only a move of more than a hundredth of the pool counts.
+fn differs(now: &HostCapacity, then: &HostCapacity) -> bool {
+    let coarse = |c: &HostCapacity| {
+        let mut coarse = c.clone();
+        for pool in &mut coarse.pools {
+            pool.free_bytes = pool.free_bytes.checked_div(pool.total_bytes / 100).unwrap_or(0);
+        }
+        coarse
+    };
+    coarse(now) != coarse(then)
+}
+
+fn joined(host: &Host) -> NewEvent {
+    NewEvent {
+        project: nobody(),
+        kind: Kind::Host,
+        resource: host.meta.id,
+        name: host.meta.name.clone(),
+        action: "host.join",
+        actor: "system".to_owned(),
+        source: String::new(),
+        message: String::new(),
+        request_id: String::new(),
+    }
+}

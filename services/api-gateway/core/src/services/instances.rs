@@ -1,0 +1,229 @@
+//! Instances: the calls on them.
+
+use std::sync::Arc;
+
+use cloud_domain::{Incarnation, InstanceStatus, ProjectId};
+use tokio::time::{Instant, timeout_at};
+
+use super::{
+    HostRegistry, Page, PageRequest, Settings, launch,
+    launch::Launch,
+    lookup::{any, check_etag, event, live, member},
+};
+use crate::{
+    CoreError,
+    model::{Caller, Desired, Instance, InstanceType, Timestamp},
+    ports::{Query, Store, Tx, WorkKind},
+};
+
+/// Launch, stop and the rest: the primary port of the specification.
+#[derive(Clone)]
+pub struct InstanceService<S> {
+    store: S,
+    registry: Arc<HostRegistry>,
+    settings: Arc<Settings>,
+}
+
+impl<S: Store> InstanceService<S> {
+    /// The service over a store.
+    pub fn new(store: S, registry: Arc<HostRegistry>, settings: Arc<Settings>) -> Self {
+        Self { store, registry, settings }
+    }
+
+    /// Accepts an instance: STARTING, placed, with its name, address and capacity claimed.
+    ///
+    /// # Errors
+    /// Invalid, `NotFound` (image, type, VPC, subnet, volume), `AlreadyExists`, Exhausted, Precondition.
+    pub async fn launch(&self, caller: &Caller, request: Launch) -> Result<Instance, CoreError> {
+        member(caller)?;
+        launch::launch(&self.store, &self.registry, &self.settings, caller, request).await
+    }
+
+    /// An instance by id or name.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn get(&self, caller: &Caller, id: &str) -> Result<Instance, CoreError> {
+        any(&self.store, caller.project, id).await
+    }
+
+    /// The project's instances.
+    ///
+    /// # Errors
+    /// Invalid page token.
+    pub async fn list(&self, caller: &Caller, page: &PageRequest) -> Result<Page<Instance>, CoreError> {
+        page.list(&self.store, Some(caller.project), Query::default()).await
+    }
+
+    /// Whether the instance's host answers.
+    #[must_use]
+    pub fn host_reachable(&self, instance: &Instance) -> bool {
+        self.registry.is_up(instance.host)
+    }
+
+    /// Starts a stopped instance. What runs or starts is success.
+    ///
+    /// # Errors
+    /// `NotFound`, `StaleEtag`, Precondition where it is stopping, being deleted, or was never provisioned.
+    pub async fn start(&self, caller: &Caller, id: &str, etag: &str) -> Result<Instance, CoreError> {
+        use InstanceStatus::{Deleted, Deleting, Error, Paused, Running, Starting, Stopped, Stopping};
+        member(caller)?;
+        let mut tx = self.store.begin().await?;
+        let mut row: Instance = live(&mut tx, caller.project, id).await?;
+        check_etag(&row, etag)?;
+        match row.status {
+            Running | Starting => return Ok(row),
+            Stopped => {}
+            Error if row.desired != Desired::Cleaned => {}
+            Error => {
+                return Err(refuse(
+                    &row,
+                    "start",
+                    "could not be provisioned and has nothing left: delete it and launch it again",
+                ));
+            }
+            Stopping => return Err(refuse(&row, "start", "is stopping: wait until it is STOPPED")),
+            Paused => return Err(refuse(&row, "start", "is paused")),
+            Deleting | Deleted => return Err(refuse(&row, "start", "is being deleted")),
+        }
+        row.status = Starting;
+        row.status_reason.clear();
+        row.desired = Desired::Running;
+        row.incarnation = Incarnation::random();
+        row.stop_requested_at = None;
+        row.start_deadline = Some(Timestamp::now().plus(self.settings.start_timeout));
+        self.commit(tx, caller, &mut row, "instance.start").await?;
+        Ok(row)
+    }
+
+    /// Stops an instance and waits until it is STOPPED. Stopping a STARTING one cancels its launch.
+    ///
+    /// # Errors
+    /// `NotFound`, `StaleEtag`, Precondition where it is being deleted or could not be provisioned; Deadline where it takes longer than a call
+    /// waits (the work goes on).
+    pub async fn stop(&self, caller: &Caller, id: &str, etag: &str) -> Result<Instance, CoreError> {
+        use InstanceStatus::{Deleted, Deleting, Stopped, Stopping};
+        member(caller)?;
+        let mut tx = self.store.begin().await?;
+        let mut row: Instance = live(&mut tx, caller.project, id).await?;
+        check_etag(&row, etag)?;
+        match row.status {
+            Stopped if row.desired == Desired::Stopped => return Ok(row),
+            Deleting | Deleted => return Err(refuse(&row, "stop", "is being deleted")),
+            _ if row.desired == Desired::Cleaned => {
+                return Err(refuse(&row, "stop", "could not be provisioned and does not run: delete it"));
+            }
+            Stopping if row.desired == Desired::Stopped => drop(tx),
+            _ => {
+                row.status = Stopping;
+                row.status_reason.clear();
+                row.desired = Desired::Stopped;
+                row.stop_requested_at = Some(Timestamp::now());
+                self.commit(tx, caller, &mut row, "instance.stop").await?;
+            }
+        }
+        self.wait_stopped(row).await
+    }
+
+    async fn wait_stopped(&self, asked: Instance) -> Result<Instance, CoreError> {
+        let deadline = Instant::now() + self.settings.stop_wait;
+        let mut commits = self.store.commits();
+        loop {
+            commits.mark_unchanged();
+            let row: Instance = self
+                .store
+                .get(asked.meta.id)
+                .await?
+                .ok_or_else(|| CoreError::not_found(crate::Kind::Instance, &asked.meta.name))?;
+            match row.status {
+                InstanceStatus::Stopped => return Ok(row),
+                _ if row.desired != Desired::Stopped => {
+                    return Err(refuse(&row, "stop", "was given another order meanwhile"));
+                }
+                _ => {}
+            }
+            // Other gateways' commits may come without a wake-up: look once a second anyway.
+            let next = Instant::now() + std::time::Duration::from_secs(1);
+            if timeout_at(next.min(deadline), commits.changed()).await.is_err() && Instant::now() >= deadline {
+                let why = match self.registry.state(row.host) {
+                    (super::HostState::Up, _) => String::new(),
+                    (_, why) => format!(" (host {}: {why})", row.host_name),
+                };
+                return Err(CoreError::Deadline(format!(
+                    "instance `{}` is still {}{why}; stopping it goes on",
+                    row.meta.name, row.status
+                )));
+            }
+        }
+    }
+
+    /// Restarts the guest of a running instance.
+    ///
+    /// # Errors
+    /// `NotFound`, `StaleEtag`, Precondition where it does not run.
+    pub async fn reboot(&self, caller: &Caller, id: &str, etag: &str) -> Result<Instance, CoreError> {
+        member(caller)?;
+        let mut tx = self.store.begin().await?;
+        let mut row: Instance = live(&mut tx, caller.project, id).await?;
+        check_etag(&row, etag)?;
+        if row.status != InstanceStatus::Running || row.desired != Desired::Running {
+            return Err(refuse(&row, "reboot", &format!("is {}: only a RUNNING one can be rebooted", row.status)));
+        }
+        row.boot_generation += 1;
+        self.commit(tx, caller, &mut row, "instance.reboot").await?;
+        Ok(row)
+    }
+
+    /// Deletes an instance and its root disk; its data volumes stay.
+    ///
+    /// # Errors
+    /// `NotFound`, `StaleEtag`.
+    pub async fn delete(&self, caller: &Caller, id: &str, etag: &str) -> Result<Instance, CoreError> {
+        member(caller)?;
+        let mut tx = self.store.begin().await?;
+        let mut row: Instance = live(&mut tx, caller.project, id).await?;
+        check_etag(&row, etag)?;
+        if row.desired == Desired::Deleted {
+            return Ok(row);
+        }
+        row.status = InstanceStatus::Deleting;
+        row.status_reason.clear();
+        row.desired = Desired::Deleted;
+        self.commit(tx, caller, &mut row, "instance.delete").await?;
+        Ok(row)
+    }
+
+    async fn commit(
+        &self,
+        mut tx: S::Tx,
+        caller: &Caller,
+        row: &mut Instance,
+        action: &'static str,
+    ) -> Result<(), CoreError> {
+        tx.update(row).await?;
+        tx.enqueue(WorkKind::Instance, row.meta.id).await?;
+        tx.event(event(caller, row, action)).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// An instance type by name.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn instance_type(&self, id: &str) -> Result<InstanceType, CoreError> {
+        any(&self.store, ProjectId::from(uuid::Uuid::nil()), id).await
+    }
+
+    /// All instance types.
+    ///
+    /// # Errors
+    /// Invalid page token.
+    pub async fn instance_types(&self, page: &PageRequest) -> Result<Page<InstanceType>, CoreError> {
+        page.list(&self.store, None, Query::default()).await
+    }
+}
+
+fn refuse(row: &Instance, verb: &str, why: &str) -> CoreError {
+    CoreError::precondition("INSTANCE_STATE", format!("cannot {verb} instance `{}`: it {why}", row.meta.name))
+}

@@ -1,0 +1,113 @@
+//! What a caller may ask for. Each call validates, commits its intent with the work it causes in one transaction, and answers; nothing
+//! remote happens before the commit, and nothing that can fail after it.
+
+mod bootstrap;
+mod console;
+mod events;
+mod hosts;
+mod identity;
+mod images;
+mod instances;
+mod launch;
+mod lookup;
+mod page;
+mod registry;
+mod volumes;
+mod vpcs;
+
+use std::{sync::Arc, time::Duration};
+
+pub use bootstrap::bootstrap;
+pub use console::{ConsoleService, ConsoleTicket};
+pub use events::{EventFilter, EventService};
+pub use hosts::{HeartbeatInput, HostService, HostView, RegisterInput};
+pub use identity::{IdentityService, KeyHash};
+pub use images::{ImageService, NewImage};
+pub use instances::InstanceService;
+pub use launch::Launch;
+pub use page::{Page, PageRequest};
+pub use registry::{AgentHealth, AgentRef, HostRegistry, HostState};
+pub use volumes::{NewVolume, VolumeService};
+pub use vpcs::{NewSubnet, NewVpc, VpcService};
+
+use crate::ports::{ImageStore, Store};
+
+/// What operators can set.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// How long an instance may be STARTING.
+    pub start_timeout: Duration,
+    /// How long a guest may take to shut down before it is powered off.
+    pub stop_grace: Duration,
+    /// How long a stop call waits.
+    pub stop_wait: Duration,
+    /// Virtual processors promised per thread of a host.
+    pub cpu_overcommit: f64,
+    /// Memory of a host that is not promised, in MiB.
+    pub memory_reserve_mib: u64,
+    /// How often agents send a heartbeat.
+    pub heartbeat_interval: Duration,
+    /// How long without one until a host is UNREACHABLE.
+    pub heartbeat_timeout: Duration,
+    /// How long a console URL works.
+    pub console_ttl: Duration,
+    /// Bytes a guest may send in one packet: 1,500 less Geneve's 50 (RFC 8926).
+    pub mtu: u32,
+    /// How long an import may take.
+    pub import_timeout: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            start_timeout: Duration::from_secs(600),
+            stop_grace: Duration::from_secs(30),
+            stop_wait: Duration::from_secs(60),
+            cpu_overcommit: 8.0,
+            memory_reserve_mib: 512,
+            heartbeat_interval: Duration::from_secs(2),
+            heartbeat_timeout: Duration::from_secs(10),
+            console_ttl: Duration::from_secs(600),
+            mtu: 1450,
+            import_timeout: Duration::from_secs(3600),
+        }
+    }
+}
+
+/// Every service, over one store.
+#[derive(Clone)]
+pub struct Services<S> {
+    /// Instances and their types.
+    pub instances: InstanceService<S>,
+    /// Consoles.
+    pub console: ConsoleService<S>,
+    /// Volumes.
+    pub volumes: VolumeService<S>,
+    /// Images.
+    pub images: ImageService<S>,
+    /// VPCs, subnets and ports.
+    pub vpcs: VpcService<S>,
+    /// Hosts and what their agents say.
+    pub hosts: HostService<S>,
+    /// Projects and API keys.
+    pub identity: IdentityService<S>,
+    /// Events.
+    pub events: EventService<S>,
+}
+
+impl<S: Store> Services<S> {
+    /// The services over a store.
+    pub fn new(store: S, registry: Arc<HostRegistry>, images: Arc<dyn ImageStore>, settings: Settings) -> Self {
+        let settings = Arc::new(settings);
+        Self {
+            instances: InstanceService::new(store.clone(), Arc::clone(&registry), Arc::clone(&settings)),
+            console: ConsoleService::new(store.clone(), Arc::clone(&settings)),
+            volumes: VolumeService::new(store.clone()),
+            images: ImageService::new(store.clone(), images),
+            vpcs: VpcService::new(store.clone()),
+            hosts: HostService::new(store.clone(), registry, settings),
+            identity: IdentityService::new(store.clone()),
+            events: EventService::new(store),
+        }
+    }
+}

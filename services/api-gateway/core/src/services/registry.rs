@@ -1,0 +1,240 @@
+//! Which agents live, in memory: their sessions, and when they last gave a sign of life.
+//!
+//! Heartbeats are not written to the database. A gateway that starts knows the agents as they last registered, and blames none of them
+//! until one full timeout has passed in which a heartbeat could have been received.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use cloud_domain::{HostId, SessionId};
+use tokio::time::Instant;
+
+use crate::model::{AgentRole, Host, Timestamp};
+
+/// What operators see of a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostState {
+    /// All three agents answer, and their backends work.
+    Up,
+    /// One does not.
+    Unreachable,
+}
+
+/// Where an agent is, and which run of it calls are addressed to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentRef {
+    /// `unix:/path` or `tcp:host:port`.
+    pub endpoint: String,
+    /// The run.
+    pub session: SessionId,
+}
+
+/// How an agent does.
+#[derive(Debug, Clone)]
+pub struct AgentHealth {
+    /// Which.
+    pub role: AgentRole,
+    /// Whether it gave a sign of life in time.
+    pub reachable: bool,
+    /// Its release.
+    pub version: String,
+    /// When it last did.
+    pub last_heartbeat_at: Option<Timestamp>,
+    /// What is wrong with its backend; empty: nothing.
+    pub backend_error: String,
+}
+
+#[derive(Debug)]
+struct Entry {
+    agent: AgentRef,
+    version: String,
+    seen: Instant,
+    seen_at: Option<Timestamp>,
+    backend_error: String,
+}
+
+#[derive(Debug, Default)]
+struct HostEntry {
+    name: String,
+    agents: BTreeMap<AgentRole, Entry>,
+}
+
+/// The agents of all hosts.
+#[derive(Debug)]
+pub struct HostRegistry {
+    timeout: Duration,
+    hosts: Mutex<HashMap<HostId, HostEntry>>,
+}
+
+impl HostRegistry {
+    /// An empty registry; an agent is silent after `timeout`.
+    #[must_use]
+    pub fn new(timeout: Duration) -> Self {
+        Self { timeout, hosts: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<HostId, HostEntry>> {
+        // Every critical section leaves the map whole, so a panic elsewhere does not spoil it.
+        self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes over what the database remembers of a host, at start.
+    pub fn remember(&self, host: &Host) {
+        for (role, agent) in &host.agents {
+            let reference = AgentRef { endpoint: agent.endpoint.clone(), session: agent.session };
+            self.put(host.id(), &host.meta.name, *role, reference, &agent.version, None);
+        }
+    }
+
+    /// An agent registered.
+    pub fn registered(&self, host: HostId, name: &str, role: AgentRole, agent: AgentRef, version: &str) {
+        self.put(host, name, role, agent, version, Some(Timestamp::now()));
+    }
+
+    fn put(
+        &self,
+        host: HostId,
+        name: &str,
+        role: AgentRole,
+        agent: AgentRef,
+        version: &str,
+        seen_at: Option<Timestamp>,
+    ) {
+        let mut hosts = self.lock();
+        let entry = hosts.entry(host).or_default();
+        name.clone_into(&mut entry.name);
+        let version = version.to_owned();
+        entry
+            .agents
+            .insert(role, Entry { agent, version, seen: Instant::now(), seen_at, backend_error: String::new() });
+    }
+
+    /// An agent gave a sign of life. False where this is not the session that is known: it must register.
+    pub fn heartbeat(&self, host: HostId, role: AgentRole, session: SessionId, backend_error: &str) -> bool {
+        let mut hosts = self.lock();
+        let Some(entry) = hosts.get_mut(&host).and_then(|h| h.agents.get_mut(&role)) else { return false };
+        // After a restart of the gateway a session is known from the database only: let it register again, so that what may have
+        // happened meanwhile is looked at.
+        if entry.agent.session != session || entry.seen_at.is_none() {
+            return false;
+        }
+        entry.seen = Instant::now();
+        entry.seen_at = Some(Timestamp::now());
+        backend_error.clone_into(&mut entry.backend_error);
+        true
+    }
+
+    /// Where an agent is; none where it never registered.
+    #[must_use]
+    pub fn agent(&self, host: HostId, role: AgentRole) -> Option<AgentRef> {
+        self.lock().get(&host).and_then(|h| h.agents.get(&role)).map(|e| e.agent.clone())
+    }
+
+    /// A host's state, and why.
+    #[must_use]
+    pub fn state(&self, host: HostId) -> (HostState, String) {
+        let hosts = self.lock();
+        let Some(entry) = hosts.get(&host) else {
+            return (HostState::Unreachable, "no agent has registered".to_owned());
+        };
+        let mut wrong = Vec::new();
+        for role in AgentRole::ALL {
+            match entry.agents.get(&role) {
+                None => wrong.push(format!("the {}-agent has not registered", role.as_str())),
+                Some(a) if a.seen.elapsed() > self.timeout => {
+                    wrong.push(format!(
+                        "the {}-agent has been silent for {} s",
+                        role.as_str(),
+                        a.seen.elapsed().as_secs()
+                    ));
+                }
+                Some(a) if !a.backend_error.is_empty() => {
+                    wrong.push(format!("the {}-agent's backend does not work: {}", role.as_str(), a.backend_error));
+                }
+                Some(_) => {}
+            }
+        }
+        let state = if wrong.is_empty() { HostState::Up } else { HostState::Unreachable };
+        (state, wrong.join("; "))
+    }
+
+    /// Whether a host is UP.
+    #[must_use]
+    pub fn is_up(&self, host: HostId) -> bool {
+        self.state(host).0 == HostState::Up
+    }
+
+    /// How a host's agents do.
+    #[must_use]
+    pub fn health(&self, host: HostId) -> Vec<AgentHealth> {
+        let hosts = self.lock();
+        let Some(entry) = hosts.get(&host) else { return Vec::new() };
+        let health = |(role, a): (&AgentRole, &Entry)| AgentHealth {
+            role: *role,
+            reachable: a.seen.elapsed() <= self.timeout,
+            version: a.version.clone(),
+            last_heartbeat_at: a.seen_at,
+            backend_error: a.backend_error.clone(),
+        };
+        entry.agents.iter().map(health).collect()
+    }
+
+    /// Every host: id and name.
+    #[must_use]
+    pub fn hosts(&self) -> Vec<(HostId, String)> {
+        let mut all: Vec<_> = self.lock().iter().map(|(id, h)| (*id, h.name.clone())).collect();
+        all.sort_by(|a, b| a.1.cmp(&b.1));
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn agent() -> AgentRef {
+        AgentRef { endpoint: "unix:/x".into(), session: SessionId::random() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_host_is_up_while_all_three_agents_give_signs_of_life() {
+        let registry = HostRegistry::new(Duration::from_secs(10));
+        let host = HostId::random();
+        let agents: Vec<_> = AgentRole::ALL.into_iter().map(|r| (r, agent())).collect();
+        for (role, a) in &agents[..2] {
+            registry.registered(host, "h1", *role, a.clone(), "0.1.0");
+        }
+        assert_eq!(registry.state(host).1, "the network-agent has not registered");
+        registry.registered(host, "h1", AgentRole::Network, agents[2].1.clone(), "0.1.0");
+        assert!(registry.is_up(host));
+        tokio::time::advance(Duration::from_secs(9)).await;
+        assert!(registry.heartbeat(host, AgentRole::Compute, agents[0].1.session, ""));
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!(
+            registry.state(host).1,
+            "the storage-agent has been silent for 11 s; the network-agent has been silent for 11 s"
+        );
+        assert!(
+            !registry.heartbeat(host, AgentRole::Compute, SessionId::random(), ""),
+            "another session must register"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_broken_backend_makes_a_host_unreachable_and_is_named() {
+        let registry = HostRegistry::new(Duration::from_secs(10));
+        let host = HostId::random();
+        for role in AgentRole::ALL {
+            let a = agent();
+            registry.registered(host, "h1", role, a.clone(), "0.1.0");
+            registry.heartbeat(host, role, a.session, if role == AgentRole::Compute { "libvirt is down" } else { "" });
+        }
+        assert_eq!(
+            registry.state(host),
+            (HostState::Unreachable, "the compute-agent's backend does not work: libvirt is down".into())
+        );
+    }
+}
