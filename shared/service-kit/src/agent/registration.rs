@@ -1,0 +1,178 @@
+//! How the gateway learns of an agent and keeps hearing of it.
+//!
+//! Register until it succeeds, then a heartbeat per interval; whenever the gateway says so or does not answer, from the start. It
+//! never gives up: an agent without a gateway keeps its guests running and tries again, less and less often, with jitter so that
+//! a gateway that returns is not met by all hosts in one moment.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use cloud_contracts::agent::{
+    AgentRole, Capacity, HeartbeatRequest, RegisterRequest, host_service_client::HostServiceClient,
+};
+use cloud_domain::{CloudId, SessionId};
+use tokio::{sync::watch, time};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use super::HostIdentity;
+use crate::{
+    Address,
+    channel::{AgentChannel, agent_channel},
+    health::Readiness,
+};
+
+/// The component of [`Readiness`] that says whether the gateway knows this agent.
+pub const GATEWAY: &str = "gateway";
+/// The component of [`Readiness`] that says whether the agent's backend works.
+pub const BACKEND: &str = "backend";
+
+/// How long the backend may take to say what it has.
+const CAPACITY_DEADLINE: Duration = Duration::from_secs(5);
+/// How long the gateway may take to answer.
+const CALL_DEADLINE: Duration = Duration::from_secs(5);
+const FIRST_DELAY: Duration = Duration::from_millis(100);
+const LONGEST_DELAY: Duration = Duration::from_secs(3);
+
+/// What the agent's backend offers, and whether it works.
+#[async_trait]
+pub trait CapacitySource: Send + Sync + 'static {
+    /// The role's part of the capacity, and an error for an operator when the backend does not work. Called for every heartbeat;
+    /// takes at most a few seconds.
+    async fn capacity(&self) -> (Capacity, Result<(), String>);
+}
+
+/// What the gateway is told about an agent.
+#[derive(Debug, Clone)]
+pub struct Registration {
+    /// Which of the three daemons.
+    pub role: AgentRole,
+    /// The host.
+    pub host: HostIdentity,
+    /// This run of the agent.
+    pub session: SessionId,
+    /// Where the gateway reaches the agent.
+    pub endpoint: Address,
+    /// The agent's release.
+    pub agent_version: String,
+    /// The machine's boot id.
+    pub boot_id: String,
+}
+
+/// Keeps the agent registered with the gateway until `shutdown`, and publishes the cloud's id in `cloud`.
+pub async fn run_registration(
+    gateway: &Address,
+    registration: Registration,
+    capacity: Arc<dyn CapacitySource>,
+    readiness: Readiness,
+    cloud: watch::Sender<Option<CloudId>>,
+    shutdown: CancellationToken,
+) {
+    let client = HostServiceClient::new(agent_channel(gateway));
+    let mut agent = Agent { client, registration, capacity, last: Capacity::default(), readiness, cloud };
+    shutdown.run_until_cancelled(agent.run()).await;
+}
+
+struct Agent {
+    client: HostServiceClient<AgentChannel>,
+    registration: Registration,
+    capacity: Arc<dyn CapacitySource>,
+    last: Capacity,
+    readiness: Readiness,
+    cloud: watch::Sender<Option<CloudId>>,
+}
+
+impl Agent {
+    async fn run(&mut self) {
+        let mut delay = FIRST_DELAY;
+        loop {
+            match self.register().await {
+                Ok(interval) => {
+                    delay = FIRST_DELAY;
+                    self.readiness.set_ready(GATEWAY);
+                    match self.heartbeats(interval).await {
+                        // Asked to: no reason to wait.
+                        Ok(()) => continue,
+                        Err(status) => self.away("heartbeat", &status),
+                    }
+                }
+                Err(status) => self.away("registration", &status),
+            }
+            time::sleep(delay.mul_f64(rand::random_range(0.5..1.0))).await;
+            delay = (delay * 2).min(LONGEST_DELAY);
+        }
+    }
+
+    fn away(&self, what: &str, status: &Status) {
+        self.readiness.set_not_ready(GATEWAY, format!("{what} failed: {}: {}", status.code(), status.message()));
+    }
+
+    /// Registers, and answers with the time between heartbeats.
+    async fn register(&mut self) -> Result<Duration, Status> {
+        let (capacity, _) = self.capacity().await;
+        let this = &self.registration;
+        let mut request = tonic::Request::new(RegisterRequest {
+            host_id: this.host.id.to_string(),
+            host_name: this.host.name.to_string(),
+            role: this.role.into(),
+            session_id: this.session.to_string(),
+            endpoint: this.endpoint.to_string(),
+            agent_version: this.agent_version.clone(),
+            boot_id: this.boot_id.clone(),
+            capacity: Some(capacity),
+        });
+        request.set_timeout(CALL_DEADLINE);
+        let answer = self.client.register(request).await?.into_inner();
+        let cloud: CloudId = answer
+            .cloud_id
+            .parse()
+            .map_err(|_| Status::internal(format!("the gateway's cloud id `{}` is not a UUID", answer.cloud_id)))?;
+        match self.cloud.send_replace(Some(cloud)) {
+            Some(before) if before != cloud => tracing::warn!(%before, now = %cloud, "the gateway's cloud has changed"),
+            Some(_) => tracing::info!(%cloud, "registered again"),
+            None => tracing::info!(%cloud, "registered"),
+        }
+        let interval = Duration::from_millis(answer.heartbeat_interval_ms.into());
+        Ok(interval.clamp(Duration::from_millis(20), Duration::from_secs(60)))
+    }
+
+    /// Sends heartbeats until the gateway asks for a new registration (`Ok`) or does not answer.
+    async fn heartbeats(&mut self, interval: Duration) -> Result<(), Status> {
+        let mut ticks = time::interval_at(time::Instant::now() + interval, interval);
+        ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let (capacity, health) = self.capacity().await;
+            let mut request = tonic::Request::new(HeartbeatRequest {
+                host_id: self.registration.host.id.to_string(),
+                role: self.registration.role.into(),
+                session_id: self.registration.session.to_string(),
+                capacity: Some(capacity),
+                backend_healthy: health.is_ok(),
+                backend_error: health.err().unwrap_or_default(),
+            });
+            request.set_timeout(CALL_DEADLINE);
+            if self.client.heartbeat(request).await?.into_inner().register_again {
+                tracing::info!("the gateway asks for a new registration");
+                return Ok(());
+            }
+        }
+    }
+
+    /// What the backend has; what it had last, and an error, when it does not answer.
+    async fn capacity(&mut self) -> (Capacity, Result<(), String>) {
+        let (capacity, health) = match time::timeout(CAPACITY_DEADLINE, self.capacity.capacity()).await {
+            Ok(answer) => answer,
+            Err(_) => (self.last.clone(), Err(format!("the backend did not answer within {CAPACITY_DEADLINE:?}"))),
+        };
+        match &health {
+            Ok(()) => self.readiness.set_ready(BACKEND),
+            Err(error) => self.readiness.set_not_ready(BACKEND, error.clone()),
+        }
+        self.last = capacity.clone();
+        (capacity, health)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,188 @@
+//! Health: `grpc.health.v1`, `GET /health/live` and `GET /health/ready`, all from one [`Readiness`].
+
+use std::{collections::BTreeMap, pin::Pin, sync::Arc};
+
+use axum::{Json, Router, extract::State, response::IntoResponse, routing::get};
+use futures::Stream;
+use http::StatusCode;
+use serde_json::json;
+use tokio::sync::watch;
+use tokio_stream::{StreamExt, wrappers::WatchStream};
+use tonic::{Request, Response, Status};
+use tonic_health::pb::{
+    HealthCheckRequest, HealthCheckResponse,
+    health_check_response::ServingStatus,
+    health_server::{Health, HealthServer},
+};
+
+/// What a daemon needs in order to serve, by component; it is ready when every component is. Clones share their state.
+#[derive(Debug, Clone)]
+pub struct Readiness {
+    /// The reason by component that is not ready, or `None` where it is.
+    components: Arc<watch::Sender<BTreeMap<&'static str, Option<String>>>>,
+}
+
+impl Default for Readiness {
+    fn default() -> Self {
+        Self::new(&[])
+    }
+}
+
+impl Readiness {
+    /// Not ready until each of `components` was reported ready.
+    #[must_use]
+    pub fn new(components: &[&'static str]) -> Self {
+        let starting = components.iter().map(|c| (*c, Some("starting".to_owned()))).collect();
+        Self { components: Arc::new(watch::Sender::new(starting)) }
+    }
+
+    /// Reports that a component works.
+    pub fn set_ready(&self, component: &'static str) {
+        self.set(component, None);
+    }
+
+    /// Reports that a component does not work, and why, for an operator.
+    pub fn set_not_ready(&self, component: &'static str, reason: impl Into<String>) {
+        self.set(component, Some(reason.into()));
+    }
+
+    fn set(&self, component: &'static str, state: Option<String>) {
+        self.components.send_if_modified(|all| {
+            if all.get(component) == Some(&state) {
+                return false;
+            }
+            match &state {
+                None => tracing::info!(component, "ready"),
+                Some(reason) => tracing::warn!(component, reason, "not ready"),
+            }
+            all.insert(component, state);
+            true
+        });
+    }
+
+    /// Whether every component is ready.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.components.borrow().values().all(Option::is_none)
+    }
+
+    /// `GET /health/live` (200 while the process serves) and `GET /health/ready` (503, naming what is missing, while it is not).
+    pub fn router(&self) -> Router {
+        Router::new()
+            .route("/health/live", get(|| async { Json(json!({"status": "live"})) }))
+            .route("/health/ready", get(ready))
+            .with_state(self.clone())
+    }
+
+    /// The `grpc.health.v1` service, for the whole server (`""`) and each of `services`, all of which serve when this is ready.
+    #[must_use]
+    pub fn grpc(&self, services: Vec<String>) -> HealthServer<HealthService> {
+        HealthServer::new(HealthService { readiness: self.clone(), services })
+    }
+
+    fn serving(&self) -> HealthCheckResponse {
+        let status = if self.is_ready() { ServingStatus::Serving } else { ServingStatus::NotServing };
+        HealthCheckResponse { status: status.into() }
+    }
+}
+
+async fn ready(State(readiness): State<Readiness>) -> impl IntoResponse {
+    let components: BTreeMap<_, _> = readiness
+        .components
+        .borrow()
+        .iter()
+        .map(|(name, state)| (*name, state.clone().unwrap_or_else(|| "ready".to_owned())))
+        .collect();
+    let (http, status) = match readiness.is_ready() {
+        true => (StatusCode::OK, "ready"),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "not ready"),
+    };
+    (http, Json(json!({"status": status, "components": components})))
+}
+
+/// `grpc.health.v1.Health` over a [`Readiness`].
+#[derive(Debug)]
+pub struct HealthService {
+    readiness: Readiness,
+    services: Vec<String>,
+}
+
+impl HealthService {
+    fn knows(&self, service: &str) -> bool {
+        service.is_empty() || self.services.iter().any(|s| s == service)
+    }
+}
+
+#[tonic::async_trait]
+impl Health for HealthService {
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
+
+    async fn check(&self, request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
+        let service = &request.get_ref().service;
+        if !self.knows(service) {
+            return Err(Status::not_found(format!("this server has no service `{service}`")));
+        }
+        Ok(Response::new(self.readiness.serving()))
+    }
+
+    async fn watch(&self, request: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        if !self.knows(&request.get_ref().service) {
+            // The protocol: unknown services are reported, and the call goes on.
+            let unknown = HealthCheckResponse { status: ServingStatus::ServiceUnknown.into() };
+            let stream = futures::stream::iter([Ok(unknown)]).chain(futures::stream::pending());
+            return Ok(Response::new(Box::pin(stream)));
+        }
+        let readiness = self.readiness.clone();
+        let mut last = None;
+        let changes = WatchStream::new(self.readiness.components.subscribe());
+        let stream = changes.filter_map(move |_| {
+            let now = readiness.serving();
+            (last.replace(now.status) != Some(now.status)).then_some(Ok(now))
+        });
+        Ok(Response::new(Box::pin(stream)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(service: &str) -> Request<HealthCheckRequest> {
+        Request::new(HealthCheckRequest { service: service.into() })
+    }
+
+    #[tokio::test]
+    async fn ready_when_every_component_is_and_watchers_see_each_change_once() {
+        let readiness = Readiness::new(&["database", "hosts"]);
+        let service = HealthService { readiness: readiness.clone(), services: vec!["a.B".into()] };
+        let mut watch = service.watch(request("a.B")).await.unwrap().into_inner();
+        let not_serving = i32::from(ServingStatus::NotServing);
+        assert_eq!(watch.next().await.unwrap().unwrap().status, not_serving);
+        readiness.set_ready("database");
+        assert!(!readiness.is_ready());
+        readiness.set_ready("hosts");
+        assert_eq!(watch.next().await.unwrap().unwrap().status, i32::from(ServingStatus::Serving));
+        readiness.set_not_ready("database", "gone");
+        assert_eq!(watch.next().await.unwrap().unwrap().status, not_serving);
+        assert_eq!(service.check(request("")).await.unwrap().into_inner().status, not_serving);
+    }
+
+    #[tokio::test]
+    async fn unknown_services_are_not_found_and_reported_to_watchers() {
+        let service = HealthService { readiness: Readiness::default(), services: vec![] };
+        assert_eq!(service.check(request("x")).await.unwrap_err().code(), tonic::Code::NotFound);
+        let mut watch = service.watch(request("x")).await.unwrap().into_inner();
+        assert_eq!(watch.next().await.unwrap().unwrap().status, i32::from(ServingStatus::ServiceUnknown));
+    }
+
+    #[tokio::test]
+    async fn the_ready_answer_names_what_is_missing() {
+        let readiness = Readiness::new(&["database"]);
+        let response = ready(State(readiness.clone())).await.into_response();
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        let body = axum::body::to_bytes(response.into_body(), 1000).await.unwrap();
+        assert_eq!(&body[..], br#"{"components":{"database":"starting"},"status":"not ready"}"#);
+        readiness.set_ready("database");
+        assert_eq!(ready(State(readiness)).await.into_response().status(), StatusCode::OK);
+    }
+}
