@@ -110,7 +110,7 @@ unit_tests() {
 # machine_tests PREFIX: one after the other, as root, since they share the hypervisor and the switch.
 machine_tests() {
     local package name status=0
-    integration_targets "$1" | grep -q . || {
+    [[ -n $(integration_targets "$1") ]] || {
         echo "error: there is no integration test target named $1*"
         return 1
     }

@@ -141,13 +141,13 @@ our_cloud_id() { cat "$state_dir/cloud-id" 2> /dev/null || true; }
 
 # our_domains [VIRSH_LIST_OPTION...]: names of the guests that carry this cloud's id.
 our_domains() {
-    local id name
+    local id name metadata
     id=$(our_cloud_id)
     [[ -n $id ]] || return 0
     for name in $(virsh -q -c qemu:///system list --name "$@"); do
-        if [[ $name == cloud-* ]] && virsh -q -c qemu:///system metadata "$name" urn:thecloud:v1 2> /dev/null | grep -qF "$id"; then
-            echo "$name"
-        fi
+        [[ $name == cloud-* ]] || continue
+        metadata=$(virsh -q -c qemu:///system metadata "$name" urn:thecloud:v1 2> /dev/null) || continue
+        if [[ $metadata == *"$id"* ]]; then echo "$name"; fi
     done
 }
 

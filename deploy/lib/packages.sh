@@ -35,11 +35,13 @@ missing() {
 
 # Some package of the virtualization stack came from backports ("~bpo" is in its version).
 backports_in_use() {
-    dpkg-query -W -f '${db:Status-Status} ${Version} ${Package}\n' 'qemu*' 'libvirt*' seabios 2> /dev/null |
-        grep -q '^installed [^ ]*~bpo'
+    local versions
+    # Fails where one of the patterns matches nothing, with the others still printed.
+    versions=$(dpkg-query -W -f '${db:Status-Status} ${Version}\n' 'qemu*' 'libvirt*' seabios 2> /dev/null) || true
+    grep -q '^installed [^ ]*~bpo' <<< "$versions"
 }
 
-backports_configured() { apt-cache policy | grep -q "n=$(codename)-backports"; }
+backports_configured() { grep -q "n=$(codename)-backports" <<< "$(apt-cache policy)"; }
 
 # debian_mirror: where this machine gets Debian from, and the keyring that it trusts for it (deb822 or one-line
 # sources; the first one that serves the release itself, not security or a third party).

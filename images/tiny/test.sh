@@ -77,7 +77,7 @@ boot() {
 }
 
 qmp() { echo "{\"execute\":\"$1\"}" >&"$qmp_in"; }
-on_console() { tr -d '\r' < "$console" | grep -qE -- "$1"; }
+on_console() { grep -qE -- "$1" <<< "$(tr -d '\r\0' < "$console")"; }
 ended() { ! kill -0 "$qemu_pid" 2> /dev/null; }
 hello() {
     local line=
