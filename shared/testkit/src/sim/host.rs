@@ -1,0 +1,85 @@
+//! What the parts of a simulated host share.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::sync::{Notify, watch};
+use tonic::transport::Channel;
+
+use super::{Faults, Method, Role, model::Model, serve::Owned};
+
+/// The state behind a host's agents. The agents come and go; this stays.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub id: String,
+    pub name: String,
+    pub pool_id: String,
+    pub faults: Faults,
+    /// The guests' own doings, such as taking their time to shut down.
+    pub guests: Owned,
+    pub(super) dir: PathBuf,
+    pub(super) gateway: Option<Channel>,
+    pub(super) model: Mutex<Model>,
+    pub(super) calls: Mutex<BTreeMap<Method, u64>>,
+    pub(super) settings: Mutex<Settings>,
+    pub(super) partitioned: watch::Sender<bool>,
+    pub(super) hurry: Notify,
+}
+
+/// What tests may change while the host runs.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub guest_shutdown: Option<Duration>,
+    pub boot_id: String,
+}
+
+impl Shared {
+    pub fn model(&self) -> MutexGuard<'_, Model> {
+        self.model.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn settings(&self) -> MutexGuard<'_, Settings> {
+        self.settings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn calls(&self) -> MutexGuard<'_, BTreeMap<Method, u64>> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn socket(&self, role: Role) -> PathBuf {
+        self.dir.join(format!("{}-{role}.sock", self.name))
+    }
+
+    pub fn gateway(&self) -> Option<Channel> {
+        self.gateway.clone()
+    }
+
+    pub fn count(&self, method: Method) {
+        *self.calls().entry(method).or_default() += 1;
+    }
+
+    pub fn guest_shutdown_time(&self) -> Option<Duration> {
+        self.settings().guest_shutdown
+    }
+
+    pub fn boot_id(&self) -> String {
+        self.settings().boot_id.clone()
+    }
+
+    /// Waits while the network between the host and the gateway is cut.
+    pub async fn reachable(&self) {
+        let mut partitioned = self.partitioned.subscribe();
+        // Fails only where the sender is gone, and it is here.
+        let _never = partitioned.wait_for(|cut| !cut).await;
+    }
+
+    /// Waits for the next heartbeat, or until something is worth an early one.
+    pub async fn heartbeat_due(&self, interval: Duration) {
+        // Whichever comes first.
+        let _elapsed = tokio::time::timeout(interval, self.hurry.notified()).await;
+    }
+}

@@ -1,0 +1,127 @@
+//! A simulated agent's signs of life: register, then heartbeats, as a real agent sends them.
+
+use std::{sync::Arc, time::Duration};
+
+use cloud_contracts::agent::{
+    AgentRole, Capacity, ComputeCapacity, HeartbeatRequest, NetworkCapacity, Pool, RegisterRequest, StorageCapacity,
+    host_service_client::HostServiceClient,
+};
+use tonic::{Request, transport::Channel};
+
+use super::{Role, host::Shared, volumes::POOL};
+
+/// How long an answer of the gateway may take.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// How long to wait before another try to register.
+const RETRY: Duration = Duration::from_millis(50);
+
+/// Registers and sends heartbeats for as long as it is polled.
+pub(crate) async fn live(host: Arc<Shared>, role: Role, session: String) {
+    let Some(channel) = host.gateway() else { return };
+    let mut client = HostServiceClient::new(channel);
+    loop {
+        host.reachable().await;
+        match register(&host, role, &session, &mut client).await {
+            Ok(interval) => heartbeats(&host, role, &session, &mut client, interval).await,
+            Err(error) => {
+                tracing::debug!(%error, %role, "a simulated agent cannot register yet");
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+}
+
+async fn register(
+    host: &Shared,
+    role: Role,
+    session: &str,
+    client: &mut HostServiceClient<Channel>,
+) -> Result<Duration, tonic::Status> {
+    let request = RegisterRequest {
+        host_id: host.id.clone(),
+        host_name: host.name.clone(),
+        role: wire(role).into(),
+        session_id: session.to_owned(),
+        endpoint: format!("unix:{}", host.socket(role).display()),
+        agent_version: env!("CARGO_PKG_VERSION").into(),
+        boot_id: host.boot_id(),
+        capacity: Some(capacity(host, role)),
+    };
+    let mut request = Request::new(request);
+    request.set_timeout(DEADLINE);
+    let answer = client.register(request).await?.into_inner();
+    host.model().fences.of(role).cloud = Some(answer.cloud_id);
+    Ok(Duration::from_millis(answer.heartbeat_interval_ms.max(1).into()))
+}
+
+/// Until the gateway asks to register again, or does not answer.
+async fn heartbeats(
+    host: &Shared,
+    role: Role,
+    session: &str,
+    client: &mut HostServiceClient<Channel>,
+    interval: Duration,
+) {
+    loop {
+        host.heartbeat_due(interval).await;
+        host.reachable().await;
+        let backend_error = host.model().backend_errors[role.index()].clone();
+        let mut request = Request::new(HeartbeatRequest {
+            host_id: host.id.clone(),
+            role: wire(role).into(),
+            session_id: session.to_owned(),
+            capacity: Some(capacity(host, role)),
+            backend_healthy: backend_error.is_none(),
+            backend_error: backend_error.unwrap_or_default(),
+        });
+        request.set_timeout(DEADLINE);
+        match client.heartbeat(request).await {
+            Ok(answer) if !answer.get_ref().register_again => {}
+            _ => return,
+        }
+    }
+}
+
+fn wire(role: Role) -> AgentRole {
+    match role {
+        Role::Compute => AgentRole::Compute,
+        Role::Storage => AgentRole::Storage,
+        Role::Network => AgentRole::Network,
+    }
+}
+
+fn capacity(host: &Shared, role: Role) -> Capacity {
+    let model = host.model();
+    let mut all = Capacity::default();
+    match role {
+        Role::Compute => {
+            all.compute = Some(ComputeCapacity {
+                vcpus: model.capacity.vcpus,
+                memory_mib: model.capacity.memory_mib,
+                accelerator: "tcg".into(),
+                hypervisor: "simulated".into(),
+                architecture: "x86_64".into(),
+                load_hundredths: 0,
+            });
+        }
+        Role::Storage => {
+            let pool = Pool {
+                name: POOL.into(),
+                backend: "directory".into(),
+                pool_id: host.pool_id.clone(),
+                total_bytes: model.capacity.pool_bytes,
+                free_bytes: model.free_bytes(),
+            };
+            all.storage = Some(StorageCapacity { pools: vec![pool] });
+        }
+        Role::Network => {
+            all.network = Some(NetworkCapacity {
+                datapath: "netdev".into(),
+                switch_version: "simulated".into(),
+                tunnel_address: String::new(),
+                applied_at: None,
+            });
+        }
+    }
+    all
+}
