@@ -15,7 +15,7 @@ if ((EUID != 0)); then
 fi
 take_cloud_lock "a cloud runs here already: make down stops it, then make demo"
 # Below /var/lib, where the hypervisor's user can read.
-cloud_configure "$(mktemp -d /var/lib/thecloud-demo.XXXXXX)" "${CLOUD_PORT:-8080}"
+cloud_configure "$(mktemp -d /var/lib/thecloud-demo.XXXXXX)" "${CLOUD_PORT:-8080}" br-demo
 logs_dir=$run_dir/demo
 rm -rf "$logs_dir"
 
@@ -60,14 +60,11 @@ fail() {
 # --- what is on the host for this cloud, one thing per line
 
 host_objects() {
-    local bridge
     our_domains --all | sed 's/^/domain /'
     find "$state_dir" \( -name '*.qcow2' -o -name '*.raw' -o -name '*.iso' -o -name '*.img' \) -path '*volumes*' -printf 'disk %p\n'
     find "$state_dir" -path '*seed*' -type f -printf 'seed %p\n'
     our_ports | sed 's/^/port /'
-    for bridge in $(our_bridges); do
-        ovs-ofctl dump-flows --no-stats "$bridge" | sed "s/^ */flow $bridge /"
-    done
+    if bridge_exists; then ovs-ofctl dump-flows --no-stats "$bridge" | sed 's/^ */flow /'; fi
     pgrep -a qemu-system | grep -F "$state_dir" | sed 's/^/process /' || true
 }
 

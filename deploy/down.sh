@@ -9,9 +9,9 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/lib/cloud.sh"
 
 if ((EUID != 0)); then
-    exec sudo --preserve-env=CLOUD_STATE_DIR,CLOUD_PORT,CLOUD_BIN_DIR,CLOUD_RUN_DIR,CARGO_TARGET_DIR "$0" "$@"
+    exec sudo --preserve-env=CLOUD_STATE_DIR,CLOUD_PORT,CLOUD_BRIDGE,CLOUD_BIN_DIR,CLOUD_RUN_DIR,CARGO_TARGET_DIR "$0" "$@"
 fi
-cloud_configure "${CLOUD_STATE_DIR:-/var/lib/thecloud}" "${CLOUD_PORT:-8080}"
+cloud_configure "${CLOUD_STATE_DIR:-/var/lib/thecloud}" "${CLOUD_PORT:-8080}" "${CLOUD_BRIDGE:-br-int}"
 
 cloud_does_not_run() { ! cloud_runs; }
 

@@ -2,7 +2,7 @@
 # Runs a one-machine cloud until Ctrl-C or deploy/down.sh: services, the gateway, the three agents, the image `tiny`.
 # Instances and volumes stay for the next time. `make up` builds first; this needs root (it asks sudo).
 #
-# CLOUD_STATE_DIR (/var/lib/thecloud), CLOUD_PORT (8080), CLOUD_BIN_DIR (target/release)
+# CLOUD_STATE_DIR (/var/lib/thecloud), CLOUD_PORT (8080), CLOUD_BRIDGE (br-int), CLOUD_BIN_DIR (target/release)
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=lib/common.sh
@@ -11,9 +11,9 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/lib/cloud.sh"
 
 if ((EUID != 0)); then
-    exec sudo --preserve-env=CLOUD_STATE_DIR,CLOUD_PORT,CLOUD_BIN_DIR,CLOUD_RUN_DIR,CLOUD_CACHE_DIR,CARGO_TARGET_DIR "$0" "$@"
+    exec sudo --preserve-env=CLOUD_STATE_DIR,CLOUD_PORT,CLOUD_BRIDGE,CLOUD_BIN_DIR,CLOUD_RUN_DIR,CLOUD_CACHE_DIR,CARGO_TARGET_DIR "$0" "$@"
 fi
-cloud_configure "${CLOUD_STATE_DIR:-/var/lib/thecloud}" "${CLOUD_PORT:-8080}"
+cloud_configure "${CLOUD_STATE_DIR:-/var/lib/thecloud}" "${CLOUD_PORT:-8080}" "${CLOUD_BRIDGE:-br-int}"
 take_cloud_lock "a cloud already runs here: make down stops it"
 
 finish() {

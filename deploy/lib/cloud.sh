@@ -5,10 +5,11 @@ agents=(compute-agent storage-agent network-agent)
 daemons_dir=$run_dir/daemons
 logs_dir=$run_dir/log
 
-# cloud_configure STATE_DIR PORT: where this cloud keeps its state and listens.
+# cloud_configure STATE_DIR PORT BRIDGE: where this cloud keeps its state, listens, and switches.
 cloud_configure() {
     state_dir=$1
     port=$2
+    bridge=$3
     endpoint=http://127.0.0.1:$port
     key_file=$state_dir/admin.key
     bin_dir=${CLOUD_BIN_DIR:-${CARGO_TARGET_DIR:-$root_dir/target}/release}
@@ -34,7 +35,9 @@ daemon_command() {
         *)
             command=("$bin_dir/cloud-$1" --listen "unix:$state_dir/${1%-agent}.sock" --gateway "unix:$state_dir/host.sock"
                 --state-dir "$state_dir" --host-id-file "$state_dir/host-id")
-            ;;
+            ;;&
+        storage-agent) command+=(--pool-dir "$state_dir/pools/default") ;;
+        network-agent) command+=(--bridge "$bridge") ;;
     esac
 }
 
@@ -106,6 +109,7 @@ cloud_start() {
     for agent in "${agents[@]}"; do start_daemon "$agent"; done
     wait_daemon api-gateway 30 gateway_ready
     for agent in "${agents[@]}"; do wait_daemon "$agent" 30 host_is_up; done
+    our_cloud_id > /dev/null
 }
 
 # import_tiny: the built-in image, public, unless it is there.
@@ -136,8 +140,15 @@ stop_daemons_of_cloud() {
     done
 }
 
-# our_cloud_id: the id this cloud's objects carry on the host; empty if it never made one.
-our_cloud_id() { cat "$state_dir/cloud-id" 2> /dev/null || true; }
+# our_cloud_id: the id that this cloud's objects on the host carry; the network-agent writes it on its bridge. Empty
+# if it never got so far.
+our_cloud_id() {
+    if [[ ! -s $state_dir/cloud-id ]]; then
+        ovs-vsctl --timeout=10 --if-exists get bridge "$bridge" external_ids:cloud-id 2> /dev/null | tr -d '"' > "$state_dir/cloud-id.new" || true
+        if [[ -s $state_dir/cloud-id.new ]]; then mv "$state_dir/cloud-id.new" "$state_dir/cloud-id"; else rm -f "$state_dir/cloud-id.new"; fi
+    fi
+    cat "$state_dir/cloud-id" 2> /dev/null || true
+}
 
 # our_domains [VIRSH_LIST_OPTION...]: names of the guests that carry this cloud's id.
 our_domains() {
@@ -153,13 +164,26 @@ our_domains() {
 
 no_domain_runs() { [[ -z $(our_domains --state-running --state-paused) ]]; }
 
+# mark_host_stop DOMAIN: notes on the guest that its host stops it, so that the compute-agent takes it for one that a
+# power failure stopped (to be started again), not for one that its user shut down.
+mark_host_stop() {
+    local tag
+    tag=$(virsh -q -c qemu:///system metadata "$1" urn:thecloud:v1)
+    [[ $tag != *host-stop=* ]] || return 0
+    virsh -q -c qemu:///system metadata "$1" urn:thecloud:v1 --key cloud --live --config \
+        --set "$(sed '1,/<instance/ s/<instance /<instance host-stop="true" /' <<< "$tag")" > /dev/null
+}
+
 # stop_guests: asks all of them to shut down, and switches off those that have not within 30 s.
 stop_guests() {
     local name names
     mapfile -t names < <(our_domains --state-running --state-paused)
     ((${#names[@]} > 0)) || return 0
-    note "shutting down ${#names[@]} guests"
-    for name in "${names[@]}"; do virsh -q -c qemu:///system shutdown "$name" > /dev/null || true; done
+    note "shutting down ${#names[@]} guest(s)"
+    for name in "${names[@]}"; do
+        mark_host_stop "$name"
+        virsh -q -c qemu:///system shutdown "$name" > /dev/null || true
+    done
     if ! within 30 no_domain_runs; then
         for name in $(our_domains --state-running --state-paused); do
             note "$name did not shut down and is switched off"
@@ -177,23 +201,14 @@ our_ports() {
     ovs-vsctl --timeout=10 --bare --columns=name find Interface "external_ids:cloud-id=$id"
 }
 
-# our_bridges: bridges that carry this cloud's id.
-our_bridges() {
+bridge_exists() { ovs-vsctl --timeout=10 br-exists "$bridge"; }
+
+# remove_network: bridge and taps, which the network-agent makes anew from the gateway's database.
+remove_network() {
     local id
     id=$(our_cloud_id)
     [[ -n $id ]] || return 0
-    ovs-vsctl --timeout=10 --bare --columns=name find Bridge "external_ids:cloud-id=$id"
-}
-
-# remove_network: our ports, their tap devices and our bridges; the network-agent makes them anew from the gateway's
-# database.
-remove_network() {
-    local name
-    for name in $(our_ports); do
-        ovs-vsctl --timeout=10 --if-exists del-port "$name"
-        if [[ -e /sys/class/net/$name ]]; then ip link delete "$name"; fi
-    done
-    for name in $(our_bridges); do ovs-vsctl --timeout=10 --if-exists del-br "$name"; done
+    "$bin_dir/cloud-network-agent" cleanup --bridge "$bridge" --cloud-id "$id"
 }
 
 # cloud_stop USER: everything down, state kept.
