@@ -10,7 +10,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("../../proto");
     let out = PathBuf::from(env::var("OUT_DIR")?);
     println!("cargo:rerun-if-changed={}", root.display());
-    let bytes = descriptors(&root, &proto_files(&root, DIRS)?)?;
+    let bytes = descriptors(&[&root], &proto_files(&root, DIRS)?)?;
     let pool = prost_reflect::DescriptorPool::decode(bytes.as_slice())?;
     fs::write(out.join("descriptors.bin"), &bytes)?;
 

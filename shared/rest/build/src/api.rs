@@ -79,6 +79,10 @@ impl Method {
     fn read(descriptor: MethodDescriptor) -> Result<Self> {
         let options = MethodOptions::read(&descriptor);
         let served = !options.not_built && !descriptor.is_client_streaming();
+        for message in [descriptor.input(), descriptor.output()] {
+            let own = !message.full_name().starts_with("google.protobuf.");
+            ensure!(own, "{} cannot grow fields: use a message of its own", message.full_name());
+        }
         let rules = if served { http_rules(&descriptor) } else { Vec::new() };
         let routes = rules.iter().map(|rule| Route::read(rule, &descriptor.input())).collect::<Result<_>>()?;
         Ok(Method { descriptor, options, routes })

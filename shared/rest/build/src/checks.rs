@@ -6,7 +6,7 @@ use prost_reflect::{DescriptorPool, FieldDescriptor, Kind, MessageDescriptor};
 
 use crate::{
     api::{Api, Method, Service},
-    json::{has_option, oneof},
+    json::{has_option, is_set, oneof},
     names::{Names, camel, snake},
     options::{FieldRules, output_only, required},
 };
@@ -46,7 +46,7 @@ pub fn generate(pool: &DescriptorPool, api: &Api, names: &Names) -> Result<Strin
     Ok(out)
 }
 
-/// The messages that have a rule, themselves or in a message they hold.
+/// The messages that have something to check, themselves or in a message they hold.
 fn ruled(messages: &[MessageDescriptor]) -> HashSet<String> {
     let mut ruled = HashSet::new();
     loop {
@@ -54,7 +54,8 @@ fn ruled(messages: &[MessageDescriptor]) -> HashSet<String> {
         for message in messages {
             let any = message.fields().any(|field| {
                 let inner = held(&field).is_some_and(|inner| ruled.contains(inner.full_name()));
-                inner || required(&field) || !FieldRules::read(&field).is_empty()
+                let text = field.kind() == Kind::String || field.is_map();
+                inner || text || required(&field) || !FieldRules::read(&field).is_empty()
             });
             if any {
                 ruled.insert(message.full_name().to_owned());
@@ -149,18 +150,6 @@ fn write_field(
     write_values(out, field, &rules, ruled, masked, &place, names)
 }
 
-/// Whether a field is set, as an expression.
-fn is_set(field: &FieldDescriptor, place: &str) -> String {
-    match field.kind() {
-        _ if field.is_list() || field.is_map() => format!("!self.{place}.is_empty()"),
-        _ if has_option(field) => format!("self.{place}.is_some()"),
-        Kind::String | Kind::Bytes => format!("!self.{place}.is_empty()"),
-        Kind::Bool => format!("self.{place}"),
-        Kind::Float | Kind::Double => format!("self.{place} != 0.0"),
-        _ => format!("self.{place} != 0"),
-    }
-}
-
 /// Checks each value of a field: itself, its elements, its map's values.
 fn write_values(
     out: &mut String,
@@ -180,8 +169,11 @@ fn write_values(
         }
         _ => value_rules(&mut body, field, rules)?,
     }
-    if body.is_empty() {
+    if body.is_empty() && !field.is_map() {
         return Ok(());
+    }
+    if field.is_map() {
+        body = format!("to.text(at, k); {body}");
     }
     let each = if field.is_map() {
         format!("for (k, v) in &self.{place} {{ let at = ::cloud_rest::At::Key(up, {name:?}, k); {body} }}")
@@ -227,6 +219,9 @@ fn value_rules(out: &mut String, field: &FieldDescriptor, rules: &FieldRules) ->
     ensure!(!ranges || whole, "{of}: min and max are about whole numbers");
     ensure!(!lengths || matches!(kind, Kind::String | Kind::Bytes), "{of}: lengths are about strings and bytes");
     ensure!(rules.pattern.is_empty() || kind == Kind::String, "{of}: patterns are about strings");
+    if kind == Kind::String && rules.pattern.is_empty() {
+        writeln!(out, "to.text(at, v);")?;
+    }
     if ranges {
         writeln!(out, "to.number(at, i128::from(*v), {:?}, {:?});", rules.min, rules.max)?;
     }

@@ -4,7 +4,10 @@ use std::fmt::Write;
 use anyhow::{Result, bail, ensure};
 use prost_reflect::{DescriptorPool, EnumDescriptor, FieldDescriptor, Kind, MessageDescriptor};
 
-use crate::names::{Names, camel, snake};
+use crate::{
+    names::{Names, camel, snake},
+    options::input_only,
+};
 
 /// Generates serde for every message and enum of the package.
 ///
@@ -71,6 +74,19 @@ pub fn has_option(field: &FieldDescriptor) -> bool {
     field.supports_presence() && oneof(field).is_none()
 }
 
+/// Whether a field is set, as an expression.
+#[must_use]
+pub fn is_set(field: &FieldDescriptor, place: &str) -> String {
+    match field.kind() {
+        _ if field.is_list() || field.is_map() => format!("!self.{place}.is_empty()"),
+        _ if has_option(field) => format!("self.{place}.is_some()"),
+        Kind::String | Kind::Bytes => format!("!self.{place}.is_empty()"),
+        Kind::Bool => format!("self.{place}"),
+        Kind::Float | Kind::Double => format!("self.{place} != 0.0"),
+        _ => format!("self.{place} != 0"),
+    }
+}
+
 fn write_message(out: &mut String, message: &MessageDescriptor, names: &Names) -> Result<()> {
     let path = names.message(message);
     let fields: Vec<_> = message.fields().collect();
@@ -93,7 +109,11 @@ fn write_message(out: &mut String, message: &MessageDescriptor, names: &Names) -
                 )?;
             }
             None => {
-                let guard = if has_option(field) { format!("if self.{rust}.is_some() ") } else { String::new() };
+                // A secret that only comes in is not even named on its way out.
+                let guard = match has_option(field) || input_only(field) {
+                    true => format!("if {} ", is_set(field, &rust)),
+                    false => String::new(),
+                };
                 writeln!(write, "{guard}{{ ::cloud_json::put::<{codec}, _, _>(&mut map, {name:?}, &self.{rust})?; }}")?;
                 writeln!(read, "{i} => self.{rust} = ::cloud_json::take::<{codec}, _, _>(map)?,")?;
             }
@@ -121,6 +141,7 @@ fn write_message(out: &mut String, message: &MessageDescriptor, names: &Names) -
         impl ::cloud_json::Message for {path} {{
             const NAME: &'static str = {full_name:?};
             const FIELDS: &'static [&'static str] = &[{list}];
+            #[allow(unreachable_code)]
             fn index(name: &str) -> ::std::option::Option<usize> {{
                 ::std::option::Option::Some(match name {{ {index} _ => return ::std::option::Option::None }})
             }}

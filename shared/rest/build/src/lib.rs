@@ -52,12 +52,12 @@ pub fn proto_files(root: &Path, dirs: &[&str]) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Compiles files to a descriptor set with options, comments and imports, encoded.
+/// Compiles files beneath some roots to a descriptor set with options, comments and imports, encoded.
 ///
 /// # Errors
 /// What is wrong in the files.
-pub fn descriptors(root: &Path, files: &[PathBuf]) -> Result<Vec<u8>> {
-    let mut compiler = protox::Compiler::new([root])?;
+pub fn descriptors(roots: &[&Path], files: &[PathBuf]) -> Result<Vec<u8>> {
+    let mut compiler = protox::Compiler::new(roots)?;
     compiler.include_imports(true).include_source_info(true);
     compiler.open_files(files).map_err(|error| anyhow::anyhow!("{error:?}"))?;
     Ok(compiler.encode_file_descriptor_set())

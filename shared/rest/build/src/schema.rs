@@ -157,8 +157,10 @@ impl<'a> Schemas<'a> {
                 let mut schema = json!({"type": "string"});
                 bound(&mut schema, "minLength", rules.min_len.filter(|min| *min > 0));
                 bound(&mut schema, "maxLength", rules.max_len);
-                if !rules.pattern.is_empty() {
-                    schema["pattern"] = format!("^(?:{})$", rules.pattern).into();
+                match rules.pattern.as_str() {
+                    "" if way == Way::In => schema["pattern"] = r"^[^\u0000]*$".into(),
+                    "" => {}
+                    pattern => schema["pattern"] = format!("^(?:{pattern})$").into(),
                 }
                 schema
             }

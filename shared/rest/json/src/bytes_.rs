@@ -1,7 +1,6 @@
 //! `bytes` as base64, standard or URL-safe, padded or not.
 use base64::{
-    Engine,
-    alphabet,
+    Engine, alphabet,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig, general_purpose::STANDARD},
 };
 use bytes::Bytes;

@@ -89,12 +89,8 @@ fn digits(text: &str) -> Option<&str> {
 
 integer!(i32, "a whole number from -2147483648 to 2147483647", |_| None, |v, s| s.serialize_i32(*v));
 integer!(u32, "a whole number from 0 to 4294967295", |_| None, |v, s| s.serialize_u32(*v));
-integer!(
-    i64,
-    "a whole number of 64 bits, as a number or a string",
-    |text| digits(text)?.parse().ok(),
-    |v, s| s.collect_str(v)
-);
+integer!(i64, "a whole number of 64 bits, as a number or a string", |text| digits(text)?.parse().ok(), |v, s| s
+    .collect_str(v));
 integer!(
     u64,
     "a whole number of 64 bits that is not negative, as a number or a string",

@@ -34,8 +34,7 @@ impl<T> Visitor<'_> for Text<T> {
         f.write_str(self.expected)
     }
     fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
-        (self.parse)(text)
-            .ok_or_else(|| E::custom(format_args!("invalid value `{text}`, expected {}", self.expected)))
+        (self.parse)(text).ok_or_else(|| E::custom(format_args!("invalid value `{text}`, expected {}", self.expected)))
     }
 }
 

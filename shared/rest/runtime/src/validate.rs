@@ -102,7 +102,7 @@ impl Checker {
     /// A field that must be set.
     pub fn required(&mut self, at: At<'_>, set: bool) {
         if !set && self.partial == 0 {
-            self.add(at, "required: set it");
+            self.add(at, "must be set");
         }
     }
 
@@ -110,6 +110,13 @@ impl Checker {
     pub fn not_built(&mut self, at: At<'_>, set: bool) {
         if set {
             self.add(at, "not supported yet: leave it out");
+        }
+    }
+
+    /// A string: databases do not keep NUL, and nothing that is meant has it.
+    pub fn text(&mut self, at: At<'_>, value: &str) {
+        if value.contains('\0') {
+            self.add(at, "has a NUL character");
         }
     }
 
