@@ -39,7 +39,7 @@ impl ComputeService for Agent {
             let spec = spec.ok_or_else(|| invalid("spec", "is required"))?;
             let context = model.fences.of(Role::Compute).admit(context, &spec.id)?;
             let owner = Agent::owner(&context, &spec.id, &spec.incarnation);
-            Ok(EnsureInstanceResponse { state: Some(model.ensure_domain(owner, spec)?) })
+            Ok(EnsureInstanceResponse { state: Some(model.ensure_domain(owner, &spec)?) })
         })
         .await
     }

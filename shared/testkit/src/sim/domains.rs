@@ -18,23 +18,26 @@ pub(crate) struct Stopped {
 }
 
 impl Model {
-    pub fn ensure_domain(&mut self, owner: Owner, spec: InstanceSpec) -> Result<InstanceState, Status> {
-        check(&spec)?;
+    pub fn ensure_domain(&mut self, owner: Owner, spec: &InstanceSpec) -> Result<InstanceState, Status> {
+        check(spec)?;
         if let Some(is) = self.is.domains.get(&spec.id) {
             self.check_owner("instance", &is.owner)?;
-            check_same(is, &spec)?;
+            check_same(is, spec)?;
         }
-        let exists_active = self.is.domains.get(&spec.id).is_some_and(Domain::is_active);
-        if !exists_active {
-            self.check_parts(&spec)?;
-            self.start(owner, &spec);
-        } else if let Some(domain) = self.is.domains.get_mut(&spec.id) {
-            if domain.boot_generation < spec.boot_generation {
-                domain.reboots += 1;
-                domain.boot_generation = spec.boot_generation;
-                domain.console.extend_from_slice(format!("boot {}\n", spec.boot_generation).as_bytes());
+        match self.is.domains.get_mut(&spec.id) {
+            Some(domain) if domain.is_active() => {
+                if domain.boot_generation < spec.boot_generation {
+                    domain.reboots += 1;
+                    domain.boot_generation = spec.boot_generation;
+                    domain.console.extend_from_slice(format!("boot {}\n", spec.boot_generation).as_bytes());
+                }
+                domain.spec = spec.clone();
             }
-            domain.spec = spec.clone();
+            Some(domain) if domain.spec.incarnation == spec.incarnation && domain.has_ended() => {}
+            _ => {
+                self.check_parts(spec)?;
+                self.start(owner, spec);
+            }
         }
         self.domain_state(&spec.id)
     }
@@ -173,6 +176,12 @@ fn check_same(is: &Domain, spec: &InstanceSpec) -> Result<(), Status> {
         } else {
             Ok(())
         };
+    }
+    if old.name != spec.name {
+        return Err(differs("instance", id, "name", &old.name, &spec.name));
+    }
+    if old.seed != spec.seed {
+        return Err(differs("instance", id, "seed", &"as before", &"another"));
     }
     if old.vcpus != spec.vcpus {
         return Err(differs("instance", id, "number of processors", &old.vcpus, &spec.vcpus));

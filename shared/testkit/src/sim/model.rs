@@ -40,6 +40,14 @@ impl Domain {
         matches!(self.power, PowerState::Running | PowerState::Paused)
     }
 
+    /// Whether it ended by itself or was powered off on request: what follows is the gateway's decision, which it says with a new
+    /// incarnation. One that is off for no reason of its own (after a power failure, say) is started by the next ensuring call.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        !self.is_active()
+            && matches!(self.reason, StateReason::GuestShutdown | StateReason::Destroyed | StateReason::Crashed)
+    }
+
     /// On the wire.
     #[must_use]
     pub fn state(&self) -> InstanceState {

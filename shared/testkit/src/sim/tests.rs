@@ -188,6 +188,8 @@ async fn another_spec_is_refused_and_another_incarnation_starts_what_is_off() {
     let next = InstanceSpec { incarnation: "two".into(), ..other };
     assert_eq!(refused(b.ensure(&next).await).0, Code::AlreadyExists);
     b.stop(&spec.id, true).await.unwrap();
+    b.ensure(&spec).await.unwrap();
+    assert_eq!(b.host.snapshot().running(), 0, "what ended is not started again under the same incarnation");
     b.ensure(&next).await.unwrap();
     assert_eq!(b.host.snapshot().domains[&spec.id].owner.incarnation, "two");
 }
@@ -335,6 +337,11 @@ async fn the_power_fails_and_guests_are_off_with_their_disks_intact() {
     b.host.power_on().unwrap();
     assert_eq!(b.power(&spec.id), Some((PowerState::Shutoff, StateReason::Unspecified)));
     assert_eq!((b.host.snapshot().volumes.len(), b.host.snapshot().ports()), (1, 0));
+    b.know_cloud();
+    let ports = spec.nics.iter().map(|n| n.port_id.parse().unwrap()).collect::<Vec<_>>();
+    b.apply(b.host.snapshot().vpcs.keys().next().unwrap(), 1, &ports).await.unwrap();
+    b.ensure(&spec).await.unwrap();
+    assert_eq!(b.host.snapshot().domains[&spec.id].starts, 2);
 }
 
 #[tokio::test]

@@ -75,11 +75,11 @@ impl Model {
             });
             plugged.insert(port.id.clone(), entry);
         }
-        self.check_unplugged(was.keys().filter(|id| !plugged.contains_key(*id)).cloned().collect());
+        self.check_unplugged(&was.keys().filter(|id| !plugged.contains_key(*id)).cloned().collect());
         Ok(plugged)
     }
 
-    fn check_unplugged(&mut self, ports: BTreeSet<String>) {
+    fn check_unplugged(&mut self, ports: &BTreeSet<String>) {
         let users: Vec<_> = self
             .is
             .domains
@@ -97,7 +97,7 @@ impl Model {
         self.check_owner("VPC", &vpc.owner)?;
         let ports = vpc.plugged.keys().cloned().collect();
         self.is.vpcs.remove(id);
-        self.check_unplugged(ports);
+        self.check_unplugged(&ports);
         Ok(())
     }
 }
