@@ -1,0 +1,14 @@
+//! The hypervisor port over libvirt.
+
+mod connection;
+mod domain_xml;
+mod errors;
+mod events;
+mod files;
+mod hypervisor;
+mod lookup;
+mod seed;
+mod serial;
+mod tag_xml;
+
+pub use hypervisor::{HostInfo, LibvirtHypervisor, LibvirtSettings};

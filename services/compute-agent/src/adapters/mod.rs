@@ -1,0 +1,5 @@
+//! Everything that touches the machine: libvirt, QEMU, files, `/proc`. No rules here.
+
+pub mod accelerator;
+pub mod host;
+pub mod libvirt;
