@@ -1,0 +1,201 @@
+//! A pool in a directory: volumes and images are qcow2 and raw files.
+//!
+//! # Theory of operation
+//! ```text
+//! <pool>/pool.json                  the marker: which pool this is
+//! <pool>/volumes/<id>.qcow2         a volume's data, over ../images/<id>.<format> or nothing
+//! <pool>/volumes/<id>.json          its record: owner, source, state
+//! <pool>/images/<id>.<format>       an image's bytes, as imported, never written again
+//! <pool>/images/<id>.json           its record: owner, size, SHA-256
+//! <pool>/{volumes,images}/.<x>.tmp  what is being made; removed at the start
+//! ```
+//! The file system keeps no transactions, so the order of steps makes every operation repeatable from wherever a crash
+//! left it. Files are made under a temporary name, brought to stable storage, and renamed.
+//!
+//! - **A volume** gets its record with state `creating` first, then its data, then state `ready`: the commit point. Data
+//!   without a record are foreign and not touched; a record `creating` says that what is there is ours and worth
+//!   nothing; `ready` without data says that a customer's data were lost.
+//! - **Its removal** sets state `removing`, then removes data, then the record.
+//! - **An image** gets its record, then its data: the commit point is the rename of the data. A record without data is
+//!   what a crash in between left, or a lost image, and in both cases the image may be brought again.
+//!
+//! The size of a volume is read from its data, never from its record: the hypervisor grows an attached volume, and knows
+//! nothing of records.
+//!
+//! Before and after each look at the pool the marker is read: a file system that was not mounted, or was
+//! replaced, has another marker or none, and then "it is not there" is not a fact but an error.
+
+mod files;
+mod images;
+mod pool;
+mod qemu_img;
+mod record;
+mod recover;
+mod upload;
+mod volumes;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use cloud_domain::{ImageId, Mib, VolumeId};
+use cloud_image_probe::Limits;
+
+use self::qemu_img::QemuImg;
+pub use self::{
+    pool::{Pool, PoolError},
+    record::{ImageRecord, VolumeRecord, VolumeState},
+};
+use crate::core::{
+    StorageError,
+    backend::{FoundImage, FoundVolume, ImageUpload, StorageBackend},
+    model::{Image, ImageSpec, Owner, PoolName, PoolStatus, Volume, VolumeSpec},
+};
+
+/// How a directory pool is opened.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The pool's name on this host.
+    pub name: PoolName,
+    /// Its directory.
+    pub directory: PathBuf,
+    /// Where this host remembers which pool it had there, apart from the pool itself.
+    pub memory: PathBuf,
+    /// How many `qemu-img` processes run at the same time.
+    pub max_commands: usize,
+    /// What the probe of an image may cost.
+    pub probe: Limits,
+    /// How long a start waits for another agent, such as its predecessor, to leave the pool.
+    pub handover: Duration,
+}
+
+/// How long the pool's disk may take to answer a proof of health: less than a heartbeat waits.
+const HEALTH_DEADLINE: Duration = Duration::from_secs(4);
+
+/// The backend.
+pub struct Directory {
+    pool: Arc<Pool>,
+    qemu_img: QemuImg,
+    probe: Limits,
+    /// Held by a proof of health until the disk answers, so that a dead disk holds one thread and not all.
+    proof: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Directory {
+    /// Opens the pool, or makes it where its directory is empty and always was, and clears what a crash left half-done.
+    /// It blocks on the disk.
+    ///
+    /// # Errors
+    /// [`PoolError`] says why the directory is not the pool, and what to do.
+    pub fn open(options: Options) -> Result<Self, PoolError> {
+        let pool = Pool::open(options.name, &options.directory, &options.memory, options.handover)?;
+        recover::recover(&pool)?;
+        Ok(Self {
+            pool: Arc::new(pool),
+            qemu_img: QemuImg::new(options.max_commands),
+            probe: options.probe,
+            proof: Arc::default(),
+        })
+    }
+
+    /// Runs `work` where it may block, between two proofs that the pool is the right one.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Pool) -> Result<T, StorageError> + Send + 'static,
+    ) -> Result<T, StorageError> {
+        let pool = Arc::clone(&self.pool);
+        let done = tokio::task::spawn_blocking(move || {
+            pool.check()?;
+            let result = work(&pool);
+            pool.check()?;
+            result
+        });
+        done.await.map_err(|broken| StorageError::backend("use the pool", broken))?
+    }
+
+    /// As [`Self::blocking`], for proofs of health: given up after a while, and not begun while one hangs.
+    async fn prove(
+        &self,
+        work: impl FnOnce(&Pool) -> Result<PoolStatus, StorageError> + Send + 'static,
+    ) -> Result<PoolStatus, StorageError> {
+        let proof = Arc::clone(&self.proof);
+        let prove = async {
+            let guard = proof.lock_owned().await;
+            self.blocking(move |pool| {
+                let status = work(pool);
+                drop(guard);
+                status
+            })
+            .await
+        };
+        let slow = || self.pool.unhealthy(format!("its disk did not answer within {} s", HEALTH_DEADLINE.as_secs()));
+        tokio::time::timeout(HEALTH_DEADLINE, prove).await.unwrap_or_else(|_| Err(slow()))
+    }
+}
+
+#[async_trait]
+impl StorageBackend for Directory {
+    fn kind(&self) -> &'static str {
+        "directory"
+    }
+
+    fn pool(&self) -> &PoolName {
+        &self.pool.name
+    }
+
+    async fn status(&self) -> Result<PoolStatus, StorageError> {
+        self.prove(|pool| {
+            pool.prove_writable()?;
+            pool.space()
+        })
+        .await
+    }
+
+    async fn space(&self) -> Result<PoolStatus, StorageError> {
+        self.blocking(Pool::space).await
+    }
+
+    async fn find_volume(&self, id: VolumeId) -> Result<FoundVolume, StorageError> {
+        self.blocking(move |pool| volumes::find(pool, id)).await
+    }
+
+    async fn create_volume(&self, spec: &VolumeSpec, owner: &Owner) -> Result<Volume, StorageError> {
+        self.create(spec, owner).await
+    }
+
+    async fn remove_volume(&self, id: VolumeId) -> Result<(), StorageError> {
+        self.blocking(move |pool| volumes::remove(pool, id)).await
+    }
+
+    async fn grow_volume(&self, id: VolumeId, size: Mib) -> Result<Volume, StorageError> {
+        self.grow(id, size).await
+    }
+
+    async fn volumes(&self) -> Result<Vec<Volume>, StorageError> {
+        self.blocking(volumes::all).await
+    }
+
+    async fn users_of_image(&self, id: ImageId) -> Result<Vec<VolumeId>, StorageError> {
+        self.blocking(move |pool| volumes::made_from(pool, id)).await
+    }
+
+    async fn find_image(&self, id: ImageId) -> Result<FoundImage, StorageError> {
+        self.blocking(move |pool| images::find(pool, id)).await
+    }
+
+    async fn begin_image(&self, spec: &ImageSpec) -> Result<Box<dyn ImageUpload>, StorageError> {
+        let spec = *spec;
+        let file = self.blocking(move |pool| upload::begin(pool, &spec)).await?;
+        Ok(Box::new(upload::Upload::new(Arc::clone(&self.pool), spec, file, self.probe)))
+    }
+
+    async fn remove_image(&self, id: ImageId) -> Result<(), StorageError> {
+        self.blocking(move |pool| images::remove(pool, id)).await
+    }
+
+    async fn images(&self) -> Result<Vec<Image>, StorageError> {
+        self.blocking(images::all).await
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,197 @@
+//! Volumes as files. The functions block; see the module above for the order of their steps.
+
+use std::{
+    fs::File,
+    io::{self, Read as _},
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
+use cloud_domain::{ImageId, Mib, VolumeId};
+use cloud_image_probe::{HEAD_BYTES, HeaderError, qcow2::Header};
+use cloud_service_kit::error::chain;
+
+use super::{
+    Directory,
+    files::{self, Temporary},
+    pool::Pool,
+    qemu_img::Outcome,
+    record::{Record as _, VolumeRecord, VolumeState},
+};
+use crate::core::{
+    StorageError,
+    backend::{FoundImage, FoundVolume},
+    model::{Format, Owner, Source, Volume, VolumeSpec},
+};
+
+pub(super) fn find(pool: &Pool, id: VolumeId) -> Result<FoundVolume, StorageError> {
+    let path = pool.volume(id);
+    let data = files::metadata(&path).map_err(|e| StorageError::backend(look_at(&path), e))?;
+    let Some(record) = VolumeRecord::read(&pool.volume_record(id), id)? else {
+        return Ok(if data.is_some() { FoundVolume::Foreign(path) } else { FoundVolume::Nothing });
+    };
+    match (record.state, data) {
+        (VolumeState::Creating | VolumeState::Removing, _) => Ok(FoundVolume::Unfinished(record.owner)),
+        (VolumeState::Ready, None) => Ok(FoundVolume::Lost(record.owner)),
+        (VolumeState::Ready, Some(data)) => whole(&record, path, data.blocks() * 512).map(FoundVolume::Whole),
+    }
+}
+
+fn whole(record: &VolumeRecord, path: PathBuf, allocated_bytes: u64) -> Result<Volume, StorageError> {
+    let header = header(&path).map_err(|e| StorageError::backend(look_at(&path), e))?;
+    Ok(Volume {
+        id: record.id,
+        owner: record.owner,
+        source: record.source,
+        created_size_bytes: record.created_size_bytes,
+        size_bytes: header.virtual_size,
+        allocated_bytes,
+        path,
+        format: Format::Qcow2,
+        pool: record.pool.clone(),
+    })
+}
+
+fn look_at(path: &Path) -> String {
+    format!("look at `{}`", path.display())
+}
+
+fn header(path: &Path) -> io::Result<Header> {
+    let mut head = Vec::with_capacity(512);
+    File::open(path)?.take(HEAD_BYTES as u64).read_to_end(&mut head)?;
+    Header::parse(&head).map_err(|error: HeaderError| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+pub(super) fn all(pool: &Pool) -> Result<Vec<Volume>, StorageError> {
+    let mut volumes = Vec::new();
+    for id in recorded(pool)? {
+        if let FoundVolume::Whole(volume) = find(pool, id)? {
+            volumes.push(volume);
+        }
+    }
+    Ok(volumes)
+}
+
+pub(super) fn made_from(pool: &Pool, image: ImageId) -> Result<Vec<VolumeId>, StorageError> {
+    let mut users = Vec::new();
+    for id in recorded(pool)? {
+        // Removed since its name was read: no user any more.
+        let Some(record) = VolumeRecord::read(&pool.volume_record(id), id)? else { continue };
+        if record.source == (Source::Image { image_id: image }) {
+            users.push(id);
+        }
+    }
+    Ok(users)
+}
+
+/// The ids that have a record.
+pub(super) fn recorded(pool: &Pool) -> Result<Vec<VolumeId>, StorageError> {
+    let names = files::names(&pool.volumes()).map_err(|e| StorageError::backend("list the volumes", e))?;
+    Ok(names.iter().filter_map(|name| name.strip_suffix(".json")?.parse().ok()).collect())
+}
+
+/// Removes what has a record: data first, then the record. A process that has the data open is an error.
+pub(super) fn remove(pool: &Pool, id: VolumeId) -> Result<(), StorageError> {
+    let (path, record_path) = (pool.volume(id), pool.volume_record(id));
+    let Some(mut record) = VolumeRecord::read(&record_path, id)? else { return Ok(()) };
+    let failed = |e: io::Error| StorageError::backend(format!("remove `{}`", path.display()), e);
+    if files::metadata(&path).map_err(failed)?.is_some() {
+        if files::is_locked(&path).map_err(failed)? {
+            return Err(StorageError::VolumeInUse(id));
+        }
+        if record.state == VolumeState::Ready {
+            record.state = VolumeState::Removing;
+            record.write(&record_path)?;
+        }
+        files::remove(&path).map_err(failed)?;
+        files::sync_directory(&path).map_err(failed)?;
+    }
+    files::remove(&record_path).map_err(failed)?;
+    files::sync_directory(&record_path).map_err(failed)
+}
+
+/// The first step of making a volume: nothing but a record that says so. Answers the backing file.
+fn begin(pool: &Pool, record: &VolumeRecord) -> Result<Option<(PathBuf, Format)>, StorageError> {
+    let path = pool.volume(record.id);
+    if VolumeRecord::read(&pool.volume_record(record.id), record.id)?.is_some_and(|r| r.state == VolumeState::Ready) {
+        return Err(StorageError::backend("make a volume", format!("`{}` is one already", path.display())));
+    }
+    remove(pool, record.id)?;
+    if files::metadata(&path).map_err(|e| StorageError::backend(look_at(&path), e))?.is_some() {
+        return Err(StorageError::Foreign(path));
+    }
+    let backing = match record.source {
+        Source::Blank => None,
+        Source::Image { image_id } => match super::images::find(pool, image_id)? {
+            FoundImage::Whole(image) => {
+                let file = format!("../images/{image_id}.{}", image.spec.format);
+                Some((PathBuf::from(file), image.spec.format))
+            }
+            _ => return Err(StorageError::ImageNotCached { volume: record.id, image: image_id }),
+        },
+    };
+    record.write(&pool.volume_record(record.id))?;
+    Ok(backing)
+}
+
+/// The last step: the data get their place, and the record says so.
+fn commit(pool: &Pool, mut record: VolumeRecord, data: Temporary) -> Result<Volume, StorageError> {
+    let path = pool.volume(record.id);
+    let place = || {
+        data.sync(files::PRIVATE)?;
+        data.place(&path, false)
+    };
+    place().map_err(|e| StorageError::backend(format!("place `{}`", path.display()), e))?;
+    record.state = VolumeState::Ready;
+    record.write(&pool.volume_record(record.id))?;
+    match find(pool, record.id)? {
+        FoundVolume::Whole(volume) => Ok(volume),
+        other => Err(StorageError::backend("make a volume", format!("it is {other:?} after it was made"))),
+    }
+}
+
+impl Directory {
+    pub(super) async fn create(&self, spec: &VolumeSpec, owner: &Owner) -> Result<Volume, StorageError> {
+        let record = VolumeRecord::creating(spec, owner);
+        let begun = record.clone();
+        let backing = self.blocking(move |pool| begin(pool, &begun)).await?;
+        let made = self.make(spec, record, backing).await;
+        if made.is_err() {
+            let id = spec.id;
+            if let Err(error) = self.blocking(move |pool| remove(pool, id)).await {
+                // It stays `creating`: the next call for it, or the next start, removes it.
+                tracing::warn!(volume_id = %id, error = %chain(&error), "failed to clear a volume that was not made");
+            }
+        }
+        made
+    }
+
+    async fn make(
+        &self,
+        spec: &VolumeSpec,
+        record: VolumeRecord,
+        backing: Option<(PathBuf, Format)>,
+    ) -> Result<Volume, StorageError> {
+        // Beside its place, so that the relative path of the backing file holds.
+        let data = Temporary::name(&self.pool.volumes(), &spec.id.to_string());
+        let backing = backing.as_ref().map(|(path, format)| (path.as_path(), *format));
+        self.qemu_img.create(data.path(), spec.size, backing).await?;
+        self.blocking(move |pool| commit(pool, record, data)).await
+    }
+
+    pub(super) async fn grow(&self, id: VolumeId, size: Mib) -> Result<Volume, StorageError> {
+        let path = self.pool.volume(id);
+        if self.qemu_img.resize(&path, size).await? == Outcome::Locked {
+            return Err(StorageError::VolumeInUse(id));
+        }
+        self.blocking(move |pool| {
+            let sync = || File::open(pool.volume(id))?.sync_all();
+            sync().map_err(|e| StorageError::backend("bring a volume to stable storage", e))?;
+            match find(pool, id)? {
+                FoundVolume::Whole(volume) => Ok(volume),
+                _ => Err(StorageError::NoSuchVolume(id)),
+            }
+        })
+        .await
+    }
+}

@@ -1,0 +1,3 @@
+//! Kinds of pools.
+
+pub mod directory;

@@ -1,0 +1,321 @@
+use std::{sync::atomic::Ordering, time::Duration};
+
+use bytes::Bytes;
+use cloud_domain::{CloudId, ImageId, Mib, VolumeId};
+use futures::{Stream, future::join_all, stream};
+use sha2::Digest as _;
+
+use super::{
+    backend::{FoundImage, FoundVolume},
+    call::Call,
+    fake::{Fake, Newest, VIRTUAL_SIZE},
+    model::{Format, ImageSpec, Sha256, Source, VolumeSpec},
+    *,
+};
+
+const MIB: u64 = 1 << 20;
+
+struct Fixture {
+    fake: Arc<Fake>,
+    storage: Storage,
+    cloud: CloudId,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        Self::with(Rules::default())
+    }
+
+    fn with(rules: Rules) -> Self {
+        let fake = Arc::new(Fake::default());
+        let storage = Storage::new(fake.clone(), Arc::new(Newest::default()), rules);
+        Self { fake, storage, cloud: CloudId::random() }
+    }
+
+    fn call(&self) -> Call {
+        self.version(1)
+    }
+
+    fn version(&self, version: u64) -> Call {
+        Call { cloud_id: self.cloud, session_id: String::new(), epoch: 1, version, incarnation: None }
+    }
+
+    fn foreign_call() -> Call {
+        Self::new().call()
+    }
+
+    async fn ensure(&self, spec: &VolumeSpec, may_create: bool) -> Result<model::Volume, StorageError> {
+        self.storage.ensure_volume(self.call(), spec.clone(), may_create).await
+    }
+
+    async fn put(&self, image: &(ImageSpec, Bytes)) -> Result<model::Image, StorageError> {
+        self.storage.put_image(self.call(), image.0, parts(&image.1)).await
+    }
+}
+
+fn parts(bytes: &Bytes) -> impl Stream<Item = Result<Bytes, StorageError>> + Unpin + Send + use<> {
+    stream::iter(bytes.chunks(1000).map(|c| Ok(Bytes::copy_from_slice(c))).collect::<Vec<_>>())
+}
+
+fn blank(mib: u64) -> VolumeSpec {
+    let (size, pool) = (mib.try_into().unwrap(), "default".parse().unwrap());
+    VolumeSpec { id: VolumeId::random(), size, source: Source::Blank, pool }
+}
+
+fn from(image: &ImageSpec, mib: u64) -> VolumeSpec {
+    VolumeSpec { source: Source::Image { image_id: image.id }, ..blank(mib) }
+}
+
+fn image() -> (ImageSpec, Bytes) {
+    let bytes = Bytes::from(ImageId::random().to_string().repeat(1000));
+    let sha256 = Sha256::from(<[u8; 32]>::from(sha2::Sha256::digest(&bytes)));
+    let spec = ImageSpec { id: ImageId::random(), format: Format::Raw, size_bytes: bytes.len() as u64, sha256 };
+    (spec, bytes)
+}
+
+#[tokio::test]
+async fn a_volume_is_created_only_where_that_is_allowed_and_found_ever_after() {
+    let t = Fixture::new();
+    let spec = blank(10);
+    assert!(matches!(t.ensure(&spec, false).await, Err(StorageError::DataMissing(id)) if id == spec.id));
+    let made = t.ensure(&spec, true).await.unwrap();
+    assert_eq!((made.size_bytes, made.owner.cloud_id), (10 * MIB, t.cloud));
+    for may_create in [true, false] {
+        assert_eq!(t.ensure(&spec, may_create).await.unwrap(), made);
+    }
+    assert_eq!(t.fake.created.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn lost_data_are_never_replaced_by_a_fresh_volume() {
+    let t = Fixture::new();
+    let spec = blank(10);
+    t.fake.volumes.lock().unwrap().insert(spec.id, FoundVolume::Lost(t.call().owner()));
+    assert!(matches!(t.ensure(&spec, true).await, Err(StorageError::DataLost(_))));
+    assert!(matches!(t.ensure(&spec, false).await, Err(StorageError::DataMissing(_))));
+    assert_eq!(t.fake.created.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn an_unfinished_volume_is_made_anew_only_where_that_is_allowed() {
+    let t = Fixture::new();
+    let spec = blank(10);
+    t.fake.volumes.lock().unwrap().insert(spec.id, FoundVolume::Unfinished(t.call().owner()));
+    assert!(matches!(t.ensure(&spec, false).await, Err(StorageError::DataMissing(_))));
+    t.ensure(&spec, true).await.unwrap();
+}
+
+#[tokio::test]
+async fn another_specification_is_refused_by_what_is_different() {
+    let t = Fixture::new();
+    let cached = image();
+    t.put(&cached).await.unwrap();
+    let spec = blank(10);
+    t.ensure(&spec, true).await.unwrap();
+    let difference = |error| match error {
+        StorageError::Differs { difference, .. } => difference,
+        other => panic!("{other}"),
+    };
+    let other = VolumeSpec { source: Source::Image { image_id: cached.0.id }, ..spec.clone() };
+    assert!(difference(t.ensure(&other, true).await.unwrap_err()).contains("made from blank"));
+    let greater = VolumeSpec { size: 11.try_into().unwrap(), ..spec.clone() };
+    assert!(difference(t.ensure(&greater, true).await.unwrap_err()).contains("ResizeVolume"));
+    let smaller = VolumeSpec { size: 9.try_into().unwrap(), ..spec.clone() };
+    assert!(difference(t.ensure(&smaller, true).await.unwrap_err()).contains("made with 10485760 bytes"));
+    let elsewhere = VolumeSpec { pool: "ssd".parse().unwrap(), ..spec };
+    assert!(matches!(t.ensure(&elsewhere, true).await, Err(StorageError::NoSuchPool(_))));
+}
+
+#[tokio::test]
+async fn a_grown_volume_is_still_the_one_of_every_size_that_it_had() {
+    let t = Fixture::new();
+    let spec = blank(10);
+    t.ensure(&spec, true).await.unwrap();
+    let size = |mib: u64| Mib::try_from(mib).unwrap();
+    let grown = t.storage.resize_volume(t.call(), spec.id, size(30)).await.unwrap();
+    assert_eq!(grown.size_bytes, 30 * MIB);
+    t.storage.resize_volume(t.call(), spec.id, size(30)).await.unwrap();
+    let error = t.storage.resize_volume(t.call(), spec.id, size(20)).await.unwrap_err();
+    assert!(matches!(error, StorageError::Invalid { field: "size_bytes", .. }), "{error}");
+    for (mib, same) in [(9, false), (10, true), (20, true), (30, true), (31, false)] {
+        let spec = VolumeSpec { size: size(mib), ..spec.clone() };
+        assert_eq!(t.ensure(&spec, false).await.is_ok(), same, "{mib} MiB");
+    }
+}
+
+#[tokio::test]
+async fn nothing_of_others_is_touched() {
+    let t = Fixture::new();
+    let spec = blank(10);
+    t.ensure(&spec, true).await.unwrap();
+    let cached = image();
+    t.put(&cached).await.unwrap();
+    let size = spec.size;
+    let stranger = Fixture::foreign_call;
+    let refused = |result: Result<(), StorageError>| assert!(matches!(result, Err(StorageError::OtherCloud { .. })));
+    refused(t.storage.ensure_volume(stranger(), spec.clone(), true).await.map(drop));
+    refused(t.storage.remove_volume(stranger(), spec.id).await);
+    refused(t.storage.resize_volume(stranger(), spec.id, size).await.map(drop));
+    refused(t.storage.remove_image(stranger(), cached.0.id).await);
+    refused(t.storage.put_image(stranger(), cached.0, parts(&cached.1)).await.map(drop));
+
+    let other = blank(10);
+    t.fake.volumes.lock().unwrap().insert(other.id, FoundVolume::Foreign("/x".into()));
+    let refused = |result: Result<(), StorageError>| assert!(matches!(result, Err(StorageError::Foreign(_))));
+    refused(t.ensure(&other, true).await.map(drop));
+    refused(t.storage.remove_volume(t.call(), other.id).await);
+    refused(t.storage.resize_volume(t.call(), other.id, size).await.map(drop));
+    assert_eq!(t.storage.volumes().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_volume_needs_its_image_and_its_images_size() {
+    let t = Fixture::new();
+    let cached = image();
+    let spec = from(&cached.0, VIRTUAL_SIZE / MIB);
+    assert!(matches!(t.ensure(&spec, true).await, Err(StorageError::ImageNotCached { .. })));
+    t.put(&cached).await.unwrap();
+    let small = from(&cached.0, VIRTUAL_SIZE / MIB - 1);
+    assert!(matches!(t.ensure(&small, true).await, Err(StorageError::Invalid { field: "spec.size_bytes", .. })));
+    t.ensure(&spec, true).await.unwrap();
+
+    let error = t.storage.remove_image(t.call(), cached.0.id).await.unwrap_err();
+    assert!(matches!(error, StorageError::ImageInUse { count: 1, example, .. } if example == spec.id), "{error}");
+    t.storage.remove_volume(t.call(), spec.id).await.unwrap();
+    for _ in 0..2 {
+        t.storage.remove_image(t.call(), cached.0.id).await.unwrap();
+        t.storage.remove_volume(t.call(), spec.id).await.unwrap();
+    }
+    assert!(matches!(t.storage.image(cached.0.id).await, Err(StorageError::NoSuchImage(_))));
+}
+
+#[tokio::test]
+async fn the_reserve_is_kept() {
+    let t = Fixture::with(Rules { reserve_bytes: Some(1000), ..Rules::default() });
+    t.fake.free.store(999, Ordering::Relaxed);
+    assert!(matches!(t.ensure(&blank(1), true).await, Err(StorageError::NoSpace { reserve: 1000, .. })));
+    t.fake.free.store(1000, Ordering::Relaxed);
+    t.ensure(&blank(1), true).await.unwrap();
+    let cached = image();
+    assert!(matches!(t.put(&cached).await, Err(StorageError::NoSpace { .. })));
+    t.fake.free.store(1000 + cached.0.size_bytes, Ordering::Relaxed);
+    t.put(&cached).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_unhealthy_pool_states_no_facts() {
+    let t = Fixture::new();
+    t.fake.healthy.store(false, Ordering::Relaxed);
+    let spec = blank(1);
+    let unhealthy = |error: StorageError| assert!(matches!(error, StorageError::PoolNotHealthy { .. }), "{error}");
+    unhealthy(t.ensure(&spec, false).await.unwrap_err());
+    unhealthy(t.ensure(&spec, true).await.unwrap_err());
+    unhealthy(t.storage.remove_volume(t.call(), spec.id).await.unwrap_err());
+    unhealthy(t.storage.image(ImageId::random()).await.unwrap_err());
+    unhealthy(t.put(&image()).await.unwrap_err());
+}
+
+#[tokio::test]
+async fn older_calls_are_refused_even_after_the_removal() {
+    let t = Fixture::new();
+    let spec = blank(1);
+    t.storage.ensure_volume(t.version(5), spec.clone(), true).await.unwrap();
+    t.storage.remove_volume(t.version(6), spec.id).await.unwrap();
+    let error = t.storage.ensure_volume(t.version(5), spec.clone(), true).await.unwrap_err();
+    assert!(matches!(error, StorageError::NotAdmitted(_)), "{error}");
+    assert!(t.storage.volumes().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn calls_for_one_volume_follow_one_another_and_others_run_beside() {
+    let t = Fixture::new();
+    let (same, other) = (blank(1), blank(1));
+    let all = join_all((0..20).map(|_| t.ensure(&same, true)));
+    assert!(all.await.into_iter().all(|volume| volume.is_ok()));
+    assert_eq!(t.fake.created.load(Ordering::SeqCst), 1);
+
+    t.fake.gate.forget_permits(usize::MAX);
+    let (first, second) = (blank(1), other);
+    let open = async {
+        while t.fake.under_way.load(Ordering::SeqCst) < 2 {
+            tokio::task::yield_now().await;
+        }
+        t.fake.gate.add_permits(2);
+    };
+    let both = tokio::time::timeout(Duration::from_secs(10), async {
+        tokio::join!(t.ensure(&first, true), t.ensure(&second, true), open)
+    });
+    let (first, second, ()) = both.await.expect("both are under way at the same time");
+    assert!(first.is_ok() && second.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_impatient_caller_stops_nothing() {
+    let t = Fixture::with(Rules { patience: Duration::from_secs(1), ..Rules::default() });
+    t.fake.gate.forget_permits(usize::MAX);
+    let spec = blank(1);
+    assert!(matches!(t.ensure(&spec, true).await, Err(StorageError::Slow { .. })));
+    // The lock is still held.
+    assert!(matches!(t.ensure(&spec, true).await, Err(StorageError::Slow { .. })));
+    t.fake.gate.add_permits(1);
+    t.ensure(&spec, true).await.unwrap();
+    assert_eq!(t.fake.created.load(Ordering::SeqCst), 1);
+    t.storage.stop().await;
+    assert!(matches!(t.ensure(&spec, true).await, Err(StorageError::Stopping)));
+}
+
+#[tokio::test]
+async fn an_image_comes_whole_or_not_at_all() {
+    let t = Fixture::new();
+    let (spec, bytes) = image();
+    let put = |spec, bytes: Bytes| t.storage.put_image(t.call(), spec, parts(&bytes));
+    let corrupt = |error: StorageError, text: &str| match error {
+        StorageError::Corrupt { difference, .. } => assert!(difference.contains(text), "{difference}"),
+        other => panic!("{other}"),
+    };
+    corrupt(put(spec, bytes.slice(1..)).await.unwrap_err(), "announced were 36000");
+    corrupt(put(spec, [&bytes[..], b"x"].concat().into()).await.unwrap_err(), "more than the announced 36000");
+    corrupt(put(spec, vec![7; bytes.len()].into()).await.unwrap_err(), "SHA-256 is");
+    corrupt(put(ImageSpec { format: Format::Qcow2, ..spec }, bytes.clone()).await.unwrap_err(), "it is raw");
+    let broken = stream::iter([Ok(bytes.slice(..10)), Err(StorageError::Stopping)]);
+    let error = t.storage.put_image(t.call(), spec, broken).await.unwrap_err();
+    assert!(matches!(error, StorageError::Stopping));
+    assert!(t.storage.images().await.unwrap().is_empty());
+    assert_eq!(put(spec, bytes).await.unwrap().virtual_size_bytes, VIRTUAL_SIZE);
+}
+
+#[tokio::test]
+async fn an_equal_image_is_not_read_again_and_another_is_refused() {
+    let t = Fixture::new();
+    let (spec, bytes) = image();
+    let both = join_all((0..2).map(|_| t.storage.put_image(t.call(), spec, parts(&bytes)))).await;
+    assert!(both.into_iter().all(|image| image.is_ok()));
+    let never = stream::pending::<Result<Bytes, StorageError>>();
+    t.storage.put_image(t.call(), spec, never).await.unwrap();
+    let (mut other, bytes) = image();
+    other.id = spec.id;
+    let error = t.storage.put_image(t.call(), other, parts(&bytes)).await.unwrap_err();
+    assert!(matches!(&error, StorageError::Differs { difference, .. } if difference.contains("SHA-256")), "{error}");
+}
+
+#[tokio::test]
+async fn a_lost_image_that_volumes_stand_on_comes_back_only_as_it_was() {
+    let t = Fixture::new();
+    let cached = image();
+    let image_there = t.put(&cached).await.unwrap();
+    t.ensure(&from(&cached.0, 100), true).await.unwrap();
+    t.fake.images.lock().unwrap().insert(cached.0.id, FoundImage::Lost(image_there));
+    let (mut other, bytes) = image();
+    other.id = cached.0.id;
+    assert!(matches!(t.put(&(other, bytes)).await, Err(StorageError::Differs { .. })));
+    t.put(&cached).await.unwrap();
+    assert_eq!(t.storage.image(cached.0.id).await.unwrap(), image_there);
+}
+
+#[tokio::test(start_paused = true)]
+async fn bytes_that_stop_coming_end_the_call() {
+    let t = Fixture::new();
+    let never = stream::pending::<Result<Bytes, StorageError>>();
+    let error = t.storage.put_image(t.call(), image().0, never).await.unwrap_err();
+    assert!(matches!(error, StorageError::Stalled { seconds: 60, .. }), "{error}");
+}
