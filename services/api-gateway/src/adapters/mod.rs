@@ -1,0 +1,3 @@
+//! What the core's ports are implemented by.
+
+pub mod sql;

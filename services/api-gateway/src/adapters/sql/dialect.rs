@@ -1,0 +1,68 @@
+//! What SQLite and PostgreSQL say differently.
+
+use std::time::Instant;
+
+use cloud_core::model::Timestamp;
+use sqlx::{AnyConnection, Row};
+
+/// Which engine.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Dialect {
+    /// SQLite, and the moment this process began to count time from: leases are measured by a clock that is never set.
+    Sqlite {
+        /// The wall clock then.
+        base: Timestamp,
+        /// The monotonic clock then.
+        start: Instant,
+    },
+    /// PostgreSQL.
+    Postgres,
+}
+
+impl Dialect {
+    pub(super) fn of(url: &str) -> Option<Self> {
+        if url.starts_with("sqlite:") {
+            return Some(Self::Sqlite { base: Timestamp::now(), start: Instant::now() });
+        }
+        (url.starts_with("postgres:") || url.starts_with("postgresql:")).then_some(Self::Postgres)
+    }
+
+    pub(super) const fn is_sqlite(self) -> bool {
+        matches!(self, Self::Sqlite { .. })
+    }
+
+    /// How a write transaction begins.
+    pub(super) const fn begin(self) -> &'static str {
+        match self {
+            Self::Sqlite { .. } => "BEGIN IMMEDIATE",
+            Self::Postgres => "BEGIN",
+        }
+    }
+
+    /// How a read of several statements begins, to see one snapshot.
+    pub(super) const fn begin_snapshot(self) -> &'static str {
+        match self {
+            Self::Sqlite { .. } => "BEGIN",
+            Self::Postgres => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+        }
+    }
+
+    /// Appended to the selection of work to claim.
+    pub(super) const fn skip_locked(self) -> &'static str {
+        match self {
+            Self::Sqlite { .. } => "",
+            Self::Postgres => " FOR UPDATE SKIP LOCKED",
+        }
+    }
+
+    /// The time that leases are measured by.
+    pub(super) async fn now(self, connection: &mut AnyConnection) -> Result<Timestamp, sqlx::Error> {
+        match self {
+            Self::Sqlite { base, start } => Ok(base.plus(start.elapsed())),
+            Self::Postgres => {
+                let sql = "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)";
+                Ok(Timestamp(sqlx::query(sql).fetch_one(connection).await?.try_get(0)?))
+            }
+        }
+    }
+}

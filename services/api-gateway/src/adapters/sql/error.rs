@@ -1,0 +1,32 @@
+//! What the database's errors mean to the core.
+
+use cloud_core::ports::StoreError;
+
+/// SQLSTATE classes that say the server is not there or going away: connection (08), operator intervention (57), resources (53).
+const AWAY: [&str; 3] = ["08", "57", "53"];
+/// SQLSTATE: serialization failure, deadlock. SQLite: busy.
+const LOST: [&str; 4] = ["40001", "40P01", "5", "517"];
+
+pub(super) fn from_sqlx(error: sqlx::Error) -> StoreError {
+    match &error {
+        sqlx::Error::Database(db) if db.is_unique_violation() => StoreError::Taken,
+        sqlx::Error::Database(db) => {
+            let code = db.code().unwrap_or_default();
+            if LOST.contains(&code.as_ref()) {
+                StoreError::Stale
+            } else if code.len() == 5 && AWAY.iter().any(|c| code.starts_with(c)) {
+                StoreError::Unavailable(Box::new(error))
+            } else {
+                StoreError::Fault(Box::new(error))
+            }
+        }
+        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Tls(_) => {
+            StoreError::Unavailable(Box::new(error))
+        }
+        _ => StoreError::Fault(Box::new(error)),
+    }
+}
+
+pub(super) fn fault(error: impl std::error::Error + Send + Sync + 'static) -> StoreError {
+    StoreError::Fault(Box::new(error))
+}

@@ -1,0 +1,23 @@
+//! The store on SQLite or PostgreSQL, through one code path.
+//!
+//! **SQLite** belongs to this process alone (a lock file says so). Readers are a small pool in WAL mode; there is one writer connection, so
+//! write transactions are serial, each begun IMMEDIATE. Leases of a process that died are void, since it was the only one.
+//!
+//! **PostgreSQL** may have several gateways. Rows are claimed with `FOR UPDATE SKIP LOCKED`, and leases are measured by the database's clock.
+//!
+//! Rows are generic over [`cloud_core::model::Resource`]: its columns, and a JSON body. What differs between the engines is in [`dialect`].
+
+mod dialect;
+mod error;
+mod identity;
+mod open;
+mod read;
+mod rows;
+mod tx;
+mod work;
+
+pub use open::{OpenError, SqlStore};
+pub use tx::SqlTx;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,139 @@
+//! Opening a database: the pools, the lock, the migrations, the cloud's identity.
+
+use std::{fs::File, path::PathBuf, sync::Arc, time::Duration};
+
+use cloud_domain::CloudId;
+use sqlx::{AnyPool, Executor, any::AnyPoolOptions};
+use tokio::sync::watch;
+
+use super::{dialect::Dialect, identity};
+
+/// Connections that read.
+const READERS: u32 = 8;
+
+/// Why a database was not opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Neither `sqlite:` nor `postgres:`.
+    #[error("`{0}` is not a database URL: use sqlite:/path/to/file or postgres://user@host/name")]
+    Url(String),
+    /// Another gateway has it.
+    #[error("another process uses {0}: one gateway to a SQLite file; use PostgreSQL for several")]
+    Locked(PathBuf),
+    /// The lock file cannot be made.
+    #[error("cannot lock {path}")]
+    Lock {
+        /// The lock file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The database does not answer or is not ours.
+    #[error("cannot open the database")]
+    Database(#[from] sqlx::Error),
+    /// The schema cannot be brought up to date.
+    #[error("cannot migrate the database")]
+    Migrate(#[from] sqlx::migrate::MigrateError),
+    /// What should be in it is not.
+    #[error("the database is not whole: {0}")]
+    Content(&'static str),
+}
+
+pub(super) struct Inner {
+    pub(super) dialect: Dialect,
+    pub(super) readers: AnyPool,
+    pub(super) writers: AnyPool,
+    pub(super) commits: watch::Sender<u64>,
+    pub(super) cloud: CloudId,
+    pub(super) epoch: u64,
+    pub(super) secret: [u8; 32],
+    /// Held as long as the store is.
+    _lock: Option<File>,
+}
+
+/// The store on a SQL database. Cheap to clone.
+#[derive(Clone)]
+pub struct SqlStore {
+    pub(super) inner: Arc<Inner>,
+}
+
+impl SqlStore {
+    /// Opens (and makes, on SQLite) the database, and brings its schema up to date.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub async fn open(url: &str) -> Result<Self, OpenError> {
+        sqlx::any::install_default_drivers();
+        let dialect = Dialect::of(url).ok_or_else(|| OpenError::Url(url.to_owned()))?;
+        let (lock, url) = if dialect.is_sqlite() { own_file(url)? } else { (None, url.to_owned()) };
+        let writers = pool(dialect, if dialect.is_sqlite() { 1 } else { READERS }).connect(&url).await?;
+        sqlx::migrate!("./migrations").run(&writers).await?;
+        let readers = if dialect.is_sqlite() { pool(dialect, READERS).connect(&url).await? } else { writers.clone() };
+        let (cloud, epoch, secret) = identity::ensure(&writers).await?;
+        if dialect.is_sqlite() {
+            sqlx::query("UPDATE work SET lease_token = NULL, lease_until = NULL").execute(&writers).await?;
+        }
+        let commits = watch::Sender::new(0);
+        Ok(Self { inner: Arc::new(Inner { dialect, readers, writers, commits, cloud, epoch, secret, _lock: lock }) })
+    }
+
+    /// Whether the database answers.
+    ///
+    /// # Errors
+    /// What it said instead.
+    pub async fn ping(&self) -> Result<(), sqlx::Error> {
+        sqlx::query("SELECT 1").execute(&self.inner.readers).await.map(|_| ())
+    }
+
+    /// Closes all connections.
+    pub async fn close(&self) {
+        self.inner.readers.close().await;
+        self.inner.writers.close().await;
+    }
+}
+
+fn pool(dialect: Dialect, size: u32) -> AnyPoolOptions {
+    let options = AnyPoolOptions::new().max_connections(size).acquire_timeout(Duration::from_secs(10));
+    if !dialect.is_sqlite() {
+        return options;
+    }
+    // Connections stay: opening one costs more than keeping it.
+    options.min_connections(size).idle_timeout(None).max_lifetime(None).test_before_acquire(false).after_connect(
+        |connection, _| {
+            Box::pin(async move {
+                // A commit is on the disk when it returns (synchronous=FULL), and readers do not wait for it (WAL).
+                for pragma in [
+                    "PRAGMA busy_timeout = 10000",
+                    "PRAGMA journal_mode = WAL",
+                    "PRAGMA synchronous = FULL",
+                    "PRAGMA foreign_keys = ON",
+                    "PRAGMA cache_size = -2000",
+                ] {
+                    connection.execute(pragma).await?;
+                }
+                Ok(())
+            })
+        },
+    )
+}
+
+fn own_file(url: &str) -> Result<(Option<File>, String), OpenError> {
+    let path = url.trim_start_matches("sqlite:").split('?').next().unwrap_or_default();
+    let path = path.strip_prefix("//").unwrap_or(path);
+    if path.is_empty() || path.contains(":memory:") {
+        return Err(OpenError::Url(url.to_owned()));
+    }
+    let lock = PathBuf::from(format!("{path}.lock"));
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&lock)
+        .map_err(|source| OpenError::Lock { path: lock.clone(), source })?;
+    match file.try_lock() {
+        Ok(()) => Ok((Some(file), format!("sqlite://{path}?mode=rwc"))),
+        Err(std::fs::TryLockError::WouldBlock) => Err(OpenError::Locked(PathBuf::from(path))),
+        Err(std::fs::TryLockError::Error(source)) => Err(OpenError::Lock { path: lock, source }),
+    }
+}

@@ -1,0 +1,169 @@
+//! Reads, outside of write transactions.
+
+use std::time::Duration;
+
+use cloud_core::{
+    model::{Event, Port, Resource, Subnet, Timestamp, Value},
+    ports::{Query, Store, StoreError, WorkItem},
+};
+use cloud_domain::{CloudId, HostId, ProjectId, VpcId};
+use sqlx::{Any, AssertSqlSafe, Row, pool::PoolConnection};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use super::{SqlStore, SqlTx, error::fault, error::from_sqlx, rows, work};
+
+impl SqlStore {
+    async fn reader(&self) -> Result<PoolConnection<Any>, StoreError> {
+        self.inner.readers.acquire().await.map_err(from_sqlx)
+    }
+}
+
+fn count(row: &sqlx::any::AnyRow, index: usize) -> Result<u64, StoreError> {
+    let number: i64 = row.try_get(index).map_err(from_sqlx)?;
+    u64::try_from(number).map_err(fault)
+}
+
+impl Store for SqlStore {
+    type Tx = SqlTx;
+
+    async fn begin(&self) -> Result<SqlTx, StoreError> {
+        SqlTx::begin(self).await
+    }
+
+    async fn get<R: Resource>(&self, id: Uuid) -> Result<Option<R>, StoreError> {
+        let mut reader = self.reader().await?;
+        rows::get(&mut reader, id).await
+    }
+
+    async fn find<R: Resource>(&self, project: ProjectId, name: &str) -> Result<Option<R>, StoreError> {
+        let query =
+            Query { project: Some(project), columns: vec![("name", Value::Text(name.to_owned()))], ..Query::default() };
+        let mut reader = self.reader().await?;
+        Ok(rows::list(&mut reader, &query).await?.pop())
+    }
+
+    async fn list<R: Resource>(&self, query: &Query) -> Result<Vec<R>, StoreError> {
+        let mut reader = self.reader().await?;
+        rows::list(&mut reader, query).await
+    }
+
+    async fn count<R: Resource>(&self, column: &'static str, value: &str) -> Result<u64, StoreError> {
+        let sql = format!("SELECT COUNT(*) FROM {} WHERE {column} = $1 AND deleted_at IS NULL", R::TABLE);
+        let mut reader = self.reader().await?;
+        let row =
+            sqlx::query(AssertSqlSafe(sql)).bind(value.to_owned()).fetch_one(&mut *reader).await.map_err(from_sqlx)?;
+        count(&row, 0)
+    }
+
+    async fn vpc_snapshot(&self, vpc: VpcId) -> Result<Option<(u64, Vec<Subnet>, Vec<Port>)>, StoreError> {
+        let mut snapshot =
+            self.inner.readers.begin_with(self.inner.dialect.begin_snapshot()).await.map_err(from_sqlx)?;
+        let sql = "SELECT generation FROM vpcs WHERE id = $1";
+        let row = sqlx::query(sql).bind(vpc.to_string()).fetch_optional(&mut *snapshot).await.map_err(from_sqlx)?;
+        let Some(row) = row else { return Ok(None) };
+        let subnets = rows::list(&mut snapshot, &Query::by("vpc_id", vpc)).await?;
+        let ports = rows::list(&mut snapshot, &Query::by("vpc_id", vpc)).await?;
+        Ok(Some((count(&row, 0)?, subnets, ports)))
+    }
+
+    async fn capacity_used(&self, host: HostId) -> Result<(u64, u64), StoreError> {
+        let mut reader = self.reader().await?;
+        let sql = "SELECT vcpus_used, memory_used FROM hosts WHERE id = $1";
+        let row = sqlx::query(sql).bind(host.to_string()).fetch_one(&mut *reader).await.map_err(from_sqlx)?;
+        Ok((count(&row, 0)?, count(&row, 1)?))
+    }
+
+    async fn events(
+        &self,
+        project: Option<ProjectId>,
+        kind: Option<&str>,
+        resource: Option<&str>,
+        before: Option<u64>,
+        limit: u32,
+    ) -> Result<Vec<Event>, StoreError> {
+        let mut sql = "SELECT revision, id, at, project_id, kind, resource_id, resource_name, action, actor, source, outcome, message, \
+                       request_id FROM events WHERE revision < $1"
+            .to_owned();
+        let mut texts = Vec::new();
+        for (column, text) in [
+            ("project_id", project.map(|p| p.to_string())),
+            ("kind", kind.map(Into::into)),
+            ("resource_id", resource.map(Into::into)),
+        ] {
+            if let Some(text) = text {
+                texts.push(text);
+                sql += &format!(" AND {column} = ${}", texts.len() + 1);
+            }
+        }
+        sql += &format!(" ORDER BY revision DESC LIMIT ${}", texts.len() + 2);
+        let before = before.map_or(Ok(i64::MAX), |b| i64::try_from(b).map_err(fault))?;
+        let query = sqlx::query(AssertSqlSafe(sql)).bind(before);
+        let query = texts.into_iter().fold(query, |q, t| q.bind(t)).bind(i64::from(limit));
+        let mut reader = self.reader().await?;
+        query.fetch_all(&mut *reader).await.map_err(from_sqlx)?.iter().map(event).collect()
+    }
+
+    async fn claim_work(&self, limit: u32, lease: Duration) -> Result<Vec<WorkItem>, StoreError> {
+        work::claim(self, limit, lease).await
+    }
+
+    async fn renew_lease(&self, item: &WorkItem, lease: Duration) -> Result<(), StoreError> {
+        work::renew(self, item, lease).await
+    }
+
+    async fn finish_work(
+        &self,
+        item: &WorkItem,
+        again: Option<Duration>,
+        error: Option<&str>,
+    ) -> Result<(), StoreError> {
+        work::finish(self, item, again, error).await
+    }
+
+    async fn work_status(&self) -> Result<(Option<Duration>, u64, Duration), StoreError> {
+        work::status(self).await
+    }
+
+    async fn instances_by_status(&self) -> Result<Vec<(String, u64)>, StoreError> {
+        let mut reader = self.reader().await?;
+        let sql = "SELECT status, COUNT(*) FROM instances WHERE deleted_at IS NULL GROUP BY status";
+        let found = sqlx::query(sql).fetch_all(&mut *reader).await.map_err(from_sqlx)?;
+        found.iter().map(|r| Ok((r.try_get(0).map_err(from_sqlx)?, count(r, 1)?))).collect()
+    }
+
+    fn identity(&self) -> (CloudId, u64) {
+        (self.inner.cloud, self.inner.epoch)
+    }
+
+    fn secret(&self) -> [u8; 32] {
+        self.inner.secret
+    }
+
+    fn is_exclusive(&self) -> bool {
+        self.inner.dialect.is_sqlite()
+    }
+
+    fn commits(&self) -> watch::Receiver<u64> {
+        self.inner.commits.subscribe()
+    }
+}
+
+fn event(row: &sqlx::any::AnyRow) -> Result<Event, StoreError> {
+    let text = |i: usize| row.try_get::<String, _>(i).map_err(from_sqlx);
+    Ok(Event {
+        revision: count(row, 0)?,
+        id: text(1)?.parse().map_err(fault)?,
+        at: Timestamp(row.try_get(2).map_err(from_sqlx)?),
+        project: text(3)?.parse().map_err(fault)?,
+        kind: text(4)?,
+        resource: text(5)?,
+        name: text(6)?,
+        action: text(7)?,
+        actor: text(8)?,
+        source: text(9)?,
+        outcome: text(10)?,
+        message: text(11)?,
+        request_id: text(12)?,
+    })
+}

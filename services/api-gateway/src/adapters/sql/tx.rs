@@ -1,0 +1,209 @@
+//! Write transactions.
+
+use std::net::Ipv4Addr;
+
+use cloud_core::{
+    model::{NewEvent, Resource, Timestamp, Value},
+    ports::{Query, StoreError, Tx, WorkItem, WorkKind},
+};
+use cloud_domain::{Cidr, HostId, ProjectId, SubnetId, Vni, VpcId};
+use sqlx::{Any, Row, Transaction};
+use uuid::Uuid;
+
+use super::{SqlStore, error::fault, error::from_sqlx, rows};
+
+/// How many addresses are tried from the cursor before a gap is searched for.
+const TRIES: u32 = 16;
+
+/// A write transaction. Dropped without commit, it is rolled back.
+pub struct SqlTx {
+    store: SqlStore,
+    inner: Transaction<'static, Any>,
+    /// Stamped at the end: the revision's counter is what concurrent transactions wait for.
+    events: Vec<NewEvent>,
+}
+
+impl SqlTx {
+    pub(super) async fn begin(store: &SqlStore) -> Result<Self, StoreError> {
+        let begin = store.inner.dialect.begin();
+        let inner = store.inner.writers.begin_with(begin).await.map_err(from_sqlx)?;
+        Ok(Self { store: store.clone(), inner, events: Vec::new() })
+    }
+
+    async fn next(&mut self, counter: &'static str, by: i64) -> Result<i64, StoreError> {
+        let sql = "UPDATE counters SET value = value + $1 WHERE name = $2 RETURNING value";
+        let row = sqlx::query(sql).bind(by).bind(counter).fetch_one(&mut *self.inner).await.map_err(from_sqlx)?;
+        row.try_get(0).map_err(from_sqlx)
+    }
+
+    async fn is_free(&mut self, subnet: SubnetId, ip: Ipv4Addr) -> Result<bool, StoreError> {
+        let sql = "SELECT 1 FROM ports WHERE subnet_id = $1 AND ip = $2 AND deleted_at IS NULL";
+        let query = sqlx::query(sql).bind(subnet.to_string()).bind(i64::from(u32::from(ip)));
+        Ok(query.fetch_optional(&mut *self.inner).await.map_err(from_sqlx)?.is_none())
+    }
+
+    /// The lowest address that follows a taken one and is not taken itself.
+    async fn gap(&mut self, subnet: SubnetId, cidr: Cidr) -> Result<Option<Ipv4Addr>, StoreError> {
+        let (Some(first), Some(last)) = (cidr.guest(0), cidr.guest(cidr.guest_count().saturating_sub(1))) else {
+            return Ok(None);
+        };
+        if self.is_free(subnet, first).await? {
+            return Ok(Some(first));
+        }
+        let sql = "SELECT MIN(p.ip) + 1 FROM ports p WHERE p.subnet_id = $1 AND p.deleted_at IS NULL AND p.ip < $2 \
+                   AND NOT EXISTS (SELECT 1 FROM ports q WHERE q.subnet_id = p.subnet_id AND q.deleted_at IS NULL AND q.ip = p.ip + 1)";
+        let query = sqlx::query(sql).bind(subnet.to_string()).bind(i64::from(u32::from(last)));
+        let row = query.fetch_one(&mut *self.inner).await.map_err(from_sqlx)?;
+        let found: Option<i64> = row.try_get(0).map_err(from_sqlx)?;
+        found.map(|ip| u32::try_from(ip).map(Ipv4Addr::from).map_err(fault)).transpose()
+    }
+
+    async fn write_events(&mut self) -> Result<(), StoreError> {
+        let events = std::mem::take(&mut self.events);
+        if events.is_empty() {
+            return Ok(());
+        }
+        let count = i64::try_from(events.len()).map_err(fault)?;
+        let last = self.next("revision", count).await?;
+        let now = Timestamp::now().0;
+        for (revision, event) in (last - count + 1..).zip(events) {
+            let sql = "INSERT INTO events (revision, id, at, project_id, kind, resource_id, resource_name, action, actor, source, outcome, \
+                       message, request_id) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
+            sqlx::query(sql)
+                .bind(revision)
+                .bind(Uuid::new_v4().to_string())
+                .bind(now)
+                .bind(event.project.to_string())
+                .bind(event.kind.as_str())
+                .bind(event.resource.to_string())
+                .bind(event.name)
+                .bind(event.action)
+                .bind(event.actor)
+                .bind(event.source)
+                .bind("OK")
+                .bind(event.message)
+                .bind(event.request_id)
+                .execute(&mut *self.inner)
+                .await
+                .map_err(from_sqlx)?;
+        }
+        Ok(())
+    }
+}
+
+impl Tx for SqlTx {
+    async fn get<R: Resource>(&mut self, id: Uuid) -> Result<Option<R>, StoreError> {
+        rows::get(&mut self.inner, id).await
+    }
+
+    async fn find<R: Resource>(&mut self, project: ProjectId, name: &str) -> Result<Option<R>, StoreError> {
+        let query =
+            Query { project: Some(project), columns: vec![("name", Value::Text(name.to_owned()))], ..Query::default() };
+        Ok(rows::list(&mut self.inner, &query).await?.pop())
+    }
+
+    async fn list<R: Resource>(&mut self, query: &Query) -> Result<Vec<R>, StoreError> {
+        rows::list(&mut self.inner, query).await
+    }
+
+    async fn insert<R: Resource>(&mut self, row: &R) -> Result<(), StoreError> {
+        rows::insert(&mut self.inner, row).await
+    }
+
+    async fn update<R: Resource>(&mut self, row: &mut R) -> Result<(), StoreError> {
+        let meta = row.meta_mut();
+        meta.version += 1;
+        meta.updated_at = Timestamp::now();
+        rows::update(&mut self.inner, row).await
+    }
+
+    async fn hosts_with_room(&mut self, vcpus: u32, memory_mib: u32, limit: u32) -> Result<Vec<HostId>, StoreError> {
+        let sql = "SELECT id FROM hosts WHERE deleted_at IS NULL AND vcpus_used + $1 <= vcpus_total AND memory_used + $2 <= memory_total \
+                   ORDER BY (memory_used * 1000) / memory_total, id LIMIT $3";
+        let query = sqlx::query(sql).bind(i64::from(vcpus)).bind(i64::from(memory_mib)).bind(i64::from(limit));
+        let found = query.fetch_all(&mut *self.inner).await.map_err(from_sqlx)?;
+        found.iter().map(|r| r.try_get::<&str, _>(0).map_err(from_sqlx)?.parse().map_err(fault)).collect()
+    }
+
+    async fn claim_capacity(&mut self, host: HostId, vcpus: u32, memory_mib: u32) -> Result<bool, StoreError> {
+        let sql = "UPDATE hosts SET vcpus_used = vcpus_used + $1, memory_used = memory_used + $2 \
+                   WHERE id = $3 AND vcpus_used + $1 <= vcpus_total AND memory_used + $2 <= memory_total";
+        let query = sqlx::query(sql).bind(i64::from(vcpus)).bind(i64::from(memory_mib)).bind(host.to_string());
+        Ok(query.execute(&mut *self.inner).await.map_err(from_sqlx)?.rows_affected() == 1)
+    }
+
+    async fn release_capacity(&mut self, host: HostId, vcpus: u32, memory_mib: u32) -> Result<(), StoreError> {
+        let sql = "UPDATE hosts SET vcpus_used = vcpus_used - $1, memory_used = memory_used - $2 WHERE id = $3";
+        let query = sqlx::query(sql).bind(i64::from(vcpus)).bind(i64::from(memory_mib)).bind(host.to_string());
+        query.execute(&mut *self.inner).await.map_err(from_sqlx)?;
+        Ok(())
+    }
+
+    async fn set_capacity(&mut self, host: HostId, vcpus: u64, memory_mib: u64) -> Result<(), StoreError> {
+        let (vcpus, memory) = (i64::try_from(vcpus).map_err(fault)?, i64::try_from(memory_mib).map_err(fault)?);
+        let sql = "UPDATE hosts SET vcpus_total = $1, memory_total = $2 WHERE id = $3";
+        sqlx::query(sql)
+            .bind(vcpus)
+            .bind(memory)
+            .bind(host.to_string())
+            .execute(&mut *self.inner)
+            .await
+            .map_err(from_sqlx)?;
+        Ok(())
+    }
+
+    async fn free_address(&mut self, subnet: SubnetId, cidr: Cidr) -> Result<Option<Ipv4Addr>, StoreError> {
+        for _ in 0..TRIES.min(cidr.guest_count()) {
+            let sql = "UPDATE subnets SET cursor = cursor + 1 WHERE id = $1 RETURNING cursor";
+            let row = sqlx::query(sql).bind(subnet.to_string()).fetch_one(&mut *self.inner).await.map_err(from_sqlx)?;
+            let cursor: i64 = row.try_get(0).map_err(from_sqlx)?;
+            let index = u32::try_from((cursor - 1).rem_euclid(cidr.guest_count().into())).map_err(fault)?;
+            if let Some(ip) = cidr.guest(index) {
+                if self.is_free(subnet, ip).await? {
+                    return Ok(Some(ip));
+                }
+            }
+        }
+        self.gap(subnet, cidr).await
+    }
+
+    async fn next_vni(&mut self) -> Result<Vni, StoreError> {
+        let number = self.next("vni", 1).await?;
+        u32::try_from(number).map_err(fault)?.try_into().map_err(fault)
+    }
+
+    async fn bump_generation(&mut self, vpc: VpcId) -> Result<(), StoreError> {
+        let sql = "UPDATE vpcs SET generation = generation + 1 WHERE id = $1";
+        sqlx::query(sql).bind(vpc.to_string()).execute(&mut *self.inner).await.map_err(from_sqlx)?;
+        Ok(())
+    }
+
+    async fn enqueue(&mut self, kind: WorkKind, id: Uuid) -> Result<(), StoreError> {
+        let now = self.store.inner.dialect.now(&mut self.inner).await.map_err(from_sqlx)?;
+        let sql = "INSERT INTO work (kind, id, due_at) VALUES ($1, $2, $3) \
+                   ON CONFLICT (kind, id) DO UPDATE SET due_at = excluded.due_at, sequence = work.sequence + 1, attempts = 0";
+        let query = sqlx::query(sql).bind(kind.as_str()).bind(id.to_string()).bind(now.0);
+        query.execute(&mut *self.inner).await.map_err(from_sqlx)?;
+        Ok(())
+    }
+
+    async fn guard(&mut self, item: &WorkItem) -> Result<(), StoreError> {
+        // The write makes a concurrent takeover of the lease wait for this transaction, or this one for it.
+        let sql = "UPDATE work SET sequence = sequence WHERE kind = $1 AND id = $2 AND lease_token = $3";
+        let query = sqlx::query(sql).bind(item.kind.as_str()).bind(item.id.to_string()).bind(item.lease.to_string());
+        let held = query.execute(&mut *self.inner).await.map_err(from_sqlx)?.rows_affected() == 1;
+        if held { Ok(()) } else { Err(StoreError::Stale) }
+    }
+
+    async fn event(&mut self, event: NewEvent) -> Result<(), StoreError> {
+        self.events.push(event);
+        Ok(())
+    }
+
+    async fn commit(mut self) -> Result<(), StoreError> {
+        self.write_events().await?;
+        self.inner.commit().await.map_err(from_sqlx)?;
+        self.store.inner.commits.send_modify(|n| *n += 1);
+        Ok(())
+    }
+}

@@ -1,0 +1,116 @@
+//! The work table: claiming, keeping and ending leases.
+
+use std::time::Duration;
+
+use cloud_core::{
+    model::Timestamp,
+    ports::{StoreError, WorkItem, WorkKind},
+};
+use sqlx::{AssertSqlSafe, Row};
+use uuid::Uuid;
+
+use super::{SqlStore, error::fault, error::from_sqlx};
+
+const FREE: &str = "due_at <= $1 AND (lease_until IS NULL OR lease_until < $1)";
+
+pub(super) async fn claim(store: &SqlStore, limit: u32, lease: Duration) -> Result<Vec<WorkItem>, StoreError> {
+    // Most wake-ups find nothing: only a reader is troubled to see that.
+    let mut reader = store.inner.readers.acquire().await.map_err(from_sqlx)?;
+    let now = store.inner.dialect.now(&mut reader).await.map_err(from_sqlx)?;
+    let peek = format!("SELECT 1 FROM work WHERE {FREE} LIMIT 1");
+    let any = sqlx::query(AssertSqlSafe(peek)).bind(now.0).fetch_optional(&mut *reader).await.map_err(from_sqlx)?;
+    drop(reader);
+    if any.is_none() {
+        return Ok(Vec::new());
+    }
+    let mut tx = store.inner.writers.begin_with(store.inner.dialect.begin()).await.map_err(from_sqlx)?;
+    let select = format!(
+        "SELECT kind, id, sequence, attempts FROM work WHERE {FREE} ORDER BY due_at LIMIT $2{}",
+        store.inner.dialect.skip_locked()
+    );
+    let query = sqlx::query(AssertSqlSafe(select)).bind(now.0).bind(i64::from(limit));
+    let rows = query.fetch_all(&mut *tx).await.map_err(from_sqlx)?;
+    let mut items = Vec::with_capacity(rows.len());
+    for row in rows {
+        let kind: &str = row.try_get(0).map_err(from_sqlx)?;
+        let id: &str = row.try_get(1).map_err(from_sqlx)?;
+        let attempts: i64 = row.try_get(3).map_err(from_sqlx)?;
+        let item = WorkItem {
+            kind: WorkKind::ALL
+                .into_iter()
+                .find(|k| k.as_str() == kind)
+                .ok_or_else(|| fault(std::io::Error::other(format!("work of unknown kind `{kind}`"))))?,
+            id: id.parse().map_err(fault)?,
+            lease: Uuid::new_v4(),
+            sequence: row.try_get(2).map_err(from_sqlx)?,
+            attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
+        };
+        let sql =
+            "UPDATE work SET lease_token = $1, lease_until = $2, attempts = attempts + 1 WHERE kind = $3 AND id = $4";
+        sqlx::query(sql)
+            .bind(item.lease.to_string())
+            .bind(now.plus(lease).0)
+            .bind(kind.to_owned())
+            .bind(item.id.to_string())
+            .execute(&mut *tx)
+            .await
+            .map_err(from_sqlx)?;
+        items.push(item);
+    }
+    tx.commit().await.map_err(from_sqlx)?;
+    Ok(items)
+}
+
+pub(super) async fn renew(store: &SqlStore, item: &WorkItem, lease: Duration) -> Result<(), StoreError> {
+    let mut writer = store.inner.writers.acquire().await.map_err(from_sqlx)?;
+    let until = store.inner.dialect.now(&mut writer).await.map_err(from_sqlx)?.plus(lease);
+    let sql = "UPDATE work SET lease_until = $1 WHERE kind = $2 AND id = $3 AND lease_token = $4";
+    let query =
+        sqlx::query(sql).bind(until.0).bind(item.kind.as_str()).bind(item.id.to_string()).bind(item.lease.to_string());
+    let kept = query.execute(&mut *writer).await.map_err(from_sqlx)?.rows_affected() == 1;
+    if kept { Ok(()) } else { Err(StoreError::Stale) }
+}
+
+pub(super) async fn finish(
+    store: &SqlStore,
+    item: &WorkItem,
+    again: Option<Duration>,
+    error: Option<&str>,
+) -> Result<(), StoreError> {
+    let mut writer = store.inner.writers.acquire().await.map_err(from_sqlx)?;
+    let now = store.inner.dialect.now(&mut writer).await.map_err(from_sqlx)?;
+    // What was enqueued since the claim stays due: its sequence is another one.
+    let sql = "UPDATE work SET lease_token = NULL, lease_until = NULL, last_error = $1, \
+               attempts = CASE WHEN $2 = 1 THEN attempts ELSE 0 END, \
+               due_at = CASE WHEN sequence = $3 THEN $4 ELSE due_at END \
+               WHERE kind = $5 AND id = $6 AND lease_token = $7";
+    let query = sqlx::query(sql)
+        .bind(error.map(ToOwned::to_owned))
+        .bind(i64::from(error.is_some()))
+        .bind(item.sequence)
+        .bind(again.map(|d| now.plus(d).0))
+        .bind(item.kind.as_str())
+        .bind(item.id.to_string())
+        .bind(item.lease.to_string());
+    let held = query.execute(&mut *writer).await.map_err(from_sqlx)?.rows_affected() == 1;
+    drop(writer);
+    // The worker's loop looks anew: something may be due earlier than it thought.
+    store.inner.commits.send_modify(|n| *n += 1);
+    if held { Ok(()) } else { Err(StoreError::Stale) }
+}
+
+pub(super) async fn status(store: &SqlStore) -> Result<(Option<Duration>, u64, Duration), StoreError> {
+    let mut reader = store.inner.readers.acquire().await.map_err(from_sqlx)?;
+    let now = store.inner.dialect.now(&mut reader).await.map_err(from_sqlx)?;
+    let sql =
+        "SELECT (SELECT MIN(due_at) FROM work WHERE due_at > $1), COUNT(*), MIN(due_at) FROM work WHERE due_at <= $1";
+    let row = sqlx::query(sql).bind(now.0).fetch_one(&mut *reader).await.map_err(from_sqlx)?;
+    let next: Option<i64> = row.try_get(0).map_err(from_sqlx)?;
+    let due: i64 = row.try_get(1).map_err(from_sqlx)?;
+    let oldest: Option<i64> = row.try_get(2).map_err(from_sqlx)?;
+    Ok((
+        next.map(|at| Timestamp(at).since(now)),
+        u64::try_from(due).unwrap_or(0),
+        oldest.map_or(Duration::ZERO, |at| now.since(Timestamp(at))),
+    ))
+}
