@@ -95,7 +95,8 @@ impl Model {
         let active = || self.is.domains.values().filter(|d| d.is_active());
         let vcpus: u64 = active().map(|d| u64::from(d.spec.vcpus)).sum();
         let memory: u64 = active().map(|d| d.spec.memory_mib).sum();
-        if vcpus > u64::from(self.capacity.vcpus) || memory > self.capacity.memory_mib {
+        let promised = u64::from(self.capacity.vcpus) * u64::from(self.cpu_overcommit);
+        if vcpus > promised || memory > self.capacity.memory_mib {
             let text = format!("overcommitted: {vcpus} vCPUs and {memory} MiB run on {:?}", self.capacity);
             self.violation(text);
         }

@@ -82,6 +82,8 @@ pub struct SimHostConfig {
     pub gateway: Option<String>,
     /// What it offers.
     pub capacity: SimCapacity,
+    /// How many vCPUs per processor the gateway may promise; more is a violation.
+    pub cpu_overcommit: u32,
     /// How long guests take to shut down when asked; `None`: they never do.
     pub guest_shutdown: Option<Duration>,
     /// What the faults' probabilities are drawn from.
@@ -97,6 +99,7 @@ impl SimHostConfig {
             dir: dir.into(),
             gateway,
             capacity: SimCapacity::default(),
+            cpu_overcommit: 8,
             guest_shutdown: Some(Duration::from_millis(20)),
             seed: 1,
         }
@@ -124,7 +127,7 @@ impl SimHost {
             guests: serve::Owned::default(),
             dir: config.dir,
             gateway: gateway.map(|e| e.connect_lazy()),
-            model: Mutex::new(Model::new(config.name.clone(), config.capacity)),
+            model: Mutex::new(Model::new(config.name.clone(), config.capacity, config.cpu_overcommit)),
             calls: Mutex::default(),
             settings: Mutex::new(Settings {
                 guest_shutdown: config.guest_shutdown,

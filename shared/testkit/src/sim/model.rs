@@ -148,6 +148,7 @@ impl Snapshot {
 pub(crate) struct Model {
     pub host: String,
     pub capacity: SimCapacity,
+    pub cpu_overcommit: u32,
     pub is: Snapshot,
     pub fences: Fences,
     /// What a correct gateway never brings about.
@@ -160,10 +161,11 @@ pub(crate) struct Model {
 }
 
 impl Model {
-    pub fn new(host: String, capacity: SimCapacity) -> Self {
+    pub fn new(host: String, capacity: SimCapacity, cpu_overcommit: u32) -> Self {
         Self {
             host,
             capacity,
+            cpu_overcommit,
             is: Snapshot::default(),
             fences: Fences::default(),
             violations: Vec::new(),
