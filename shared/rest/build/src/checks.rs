@@ -263,8 +263,7 @@ fn write_method(out: &mut String, method: &Method, names: &Names) -> Result<()> 
         if descriptor.is_server_streaming() { format!("::tonic::codegen::BoxStream<{output}>") } else { output };
     let call = snake(descriptor.name());
     let body = if method.options.not_built {
-        let message = format!("{} is not built yet", descriptor.full_name());
-        format!("Err(::tonic::Status::unimplemented({message:?}))")
+        format!("Err(::cloud_rest::not_built({:?}))", descriptor.full_name())
     } else {
         // A stream's messages are the service's own to check, as they come.
         let check = if descriptor.is_client_streaming() { "" } else { "::cloud_rest::check(request.get_ref())?;" };

@@ -3,7 +3,6 @@ use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode, header};
 use http_body_util::BodyExt;
-use tonic::Status;
 
 use crate::{config::Config, failure::Failure};
 
@@ -21,7 +20,7 @@ pub(crate) fn require_json(headers: &HeaderMap) -> Result<(), Failure> {
         return Ok(());
     }
     let message = format!("the content type is `{text}`; send `application/json`");
-    Err(Failure::http(StatusCode::UNSUPPORTED_MEDIA_TYPE, Status::invalid_argument(message)))
+    Err(Failure::http(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE", message))
 }
 
 /// Reads a body whole.
@@ -30,7 +29,7 @@ pub(crate) async fn read(config: &Config, body: Body) -> Result<Bytes, Failure> 
         Ok(result) => result,
         Err(_) => {
             let message = format!("the body did not arrive within {} s", config.body_timeout.as_secs());
-            Err(Failure::http(StatusCode::REQUEST_TIMEOUT, Status::deadline_exceeded(message)))
+            Err(Failure::http(StatusCode::REQUEST_TIMEOUT, "BODY_TIMEOUT", message))
         }
     }
 }
@@ -59,7 +58,7 @@ async fn collect(limit: usize, mut body: Body) -> Result<Bytes, Failure> {
     }
     if total > limit {
         let message = format!("the body is larger than the limit of {limit} bytes");
-        return Err(Failure::http(StatusCode::PAYLOAD_TOO_LARGE, Status::invalid_argument(message)));
+        return Err(Failure::http(StatusCode::PAYLOAD_TOO_LARGE, "BODY_TOO_LARGE", message));
     }
     Ok(if rest.is_empty() { first } else { rest.freeze() })
 }

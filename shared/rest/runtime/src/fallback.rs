@@ -3,9 +3,9 @@ use std::sync::Arc;
 
 use axum::{Router, extract::Request, response::Response};
 use http::{StatusCode, header};
-use tonic::Status;
+use tonic::Code;
 
-use crate::{config::Config, respond};
+use crate::{config::Config, failure::status, respond};
 
 /// Makes a router answer an unknown route with 404 and a wrong method with 405, both in the shape of every other
 /// error; a gRPC call of an unknown method is UNIMPLEMENTED. Call it once, on the merged router, whose own fallback
@@ -22,13 +22,17 @@ fn not_found(config: &Config, request: &Request) -> Response {
     let path = request.uri().path();
     let content_type = request.headers().get(header::CONTENT_TYPE).map(|value| value.as_bytes());
     if content_type.is_some_and(|value| value.starts_with(b"application/grpc")) {
-        return Status::unimplemented(format!("there is no method {path}")).into_http();
+        return status(Code::Unimplemented, "NO_METHOD", format!("there is no method {path}")).into_http();
     }
     let message = format!("there is no route {path}; GET /openapi.json lists the routes");
-    respond::error_response(config, &Status::not_found(message))
+    respond::error_response(config, &status(Code::NotFound, "NO_ROUTE", message))
 }
 
 fn not_allowed(config: &Config, request: &Request) -> Response {
     let message = format!("{} does not take {}; see the Allow header", request.uri().path(), request.method());
-    respond::failure(config, &Status::unimplemented(message), Some(StatusCode::METHOD_NOT_ALLOWED))
+    respond::failure(
+        config,
+        &status(Code::Unimplemented, "METHOD_NOT_ALLOWED", message),
+        Some(StatusCode::METHOD_NOT_ALLOWED),
+    )
 }

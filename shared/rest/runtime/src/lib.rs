@@ -29,6 +29,7 @@ mod validate;
 pub use binding::{Binding, Body, HeaderField, Param, QueryField, QueryKind};
 pub use call::{server_stream, unary};
 pub use config::{Config, Render};
+pub use failure::{ERROR_DOMAIN, not_built};
 pub use fallback::with_fallbacks;
 pub use respond::{RpcMethod, error_response};
 pub use validate::{At, Checker, Validate, Violation, check, invalid};

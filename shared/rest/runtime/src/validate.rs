@@ -1,9 +1,11 @@
 //! The validation of requests by what the contract says of their fields.
-use std::{fmt, sync::LazyLock};
+use std::{collections::HashMap, fmt, sync::LazyLock};
 
 use regex::Regex;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
+
+use crate::failure::ERROR_DOMAIN;
 
 /// A field that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,16 +47,18 @@ pub fn check<M: Validate>(message: &M) -> Result<(), Status> {
     message.validate().map_err(invalid)
 }
 
-/// The error of wrong fields: INVALID_ARGUMENT with a `google.rpc.BadRequest`.
+/// The error of wrong fields: INVALID_ARGUMENT with a `google.rpc.BadRequest` and an `ErrorInfo`.
 #[must_use]
 pub fn invalid(violations: Vec<Violation>) -> Status {
-    let shown = violations.iter().take(3).map(|v| format!("`{}`: {}", v.field, v.description));
+    let shown = violations.iter().take(3).map(|v| format!("{}: {}", v.field, v.description));
     let mut message = shown.collect::<Vec<_>>().join("; ");
     if violations.len() > 3 {
         message += &format!("; and {} more", violations.len() - 3);
     }
     let violations = violations.into_iter().map(|v| FieldViolation::new(v.field, v.description)).collect::<Vec<_>>();
-    Status::with_error_details(Code::InvalidArgument, message, ErrorDetails::with_bad_request(violations))
+    let mut details = ErrorDetails::with_bad_request(violations);
+    details.set_error_info("INVALID_ARGUMENT", ERROR_DOMAIN, HashMap::new());
+    Status::with_error_details(Code::InvalidArgument, message, details)
 }
 
 /// Where a message is within its request. Kept on the stack, written only when something is wrong.

@@ -218,5 +218,5 @@ async fn what_is_not_built_is_unimplemented_in_process_as_well() {
     assert_eq!(error.code(), tonic::Code::Unimplemented);
     assert_eq!(error.message(), "testing.v1.ThingService.DropThing is not built yet");
     let error = service.get_thing(tonic::Request::new(GetThingRequest::default())).await.unwrap_err();
-    assert_eq!(error.message(), "`id`: must be set", "gRPC is checked by the same rules");
+    assert_eq!(error.message(), "id: must be set", "gRPC is checked by the same rules");
 }
