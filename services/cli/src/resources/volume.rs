@@ -1,0 +1,110 @@
+//! Volumes.
+
+use cloud_contracts::v1::{DeleteVolumeRequest, GetVolumeRequest, ListVolumesRequest, Volume, volume::Status as State};
+use tonic::Status;
+
+use super::{Delete, Fetch, Listed, Page, PageOf, Resource, Tone, View, Watched, labels, times, yes};
+use crate::{
+    connect::{Cloud, ask},
+    output::human,
+};
+
+impl Resource for Volume {
+    const KIND: &'static str = "volume";
+    const PLURAL: &'static str = "volumes";
+    const COLUMNS: &'static [&'static str] = &["NAME", "STATUS", "SIZE", "INSTANCE", "ROOT", "HOST", "AGE", "ID"];
+
+    fn row(&self, view: View) -> Vec<String> {
+        vec![
+            self.name.clone(),
+            self.status_name(),
+            format!("{} GiB", self.size_gib),
+            self.instance.clone(),
+            yes(self.root),
+            self.host.clone(),
+            human::age(self.created_at.as_ref(), view.now),
+            self.id.clone(),
+        ]
+    }
+
+    fn details(&self, view: View) -> Vec<(&'static str, String)> {
+        let mut lines = vec![("Name", self.name.clone()), ("Id", self.id.clone()), ("Status", self.status_name())];
+        if !self.status_reason.is_empty() {
+            lines.push(("Reason", self.status_reason.clone()));
+        }
+        lines.extend([
+            ("Project", self.project.clone()),
+            ("Size", format!("{} GiB", self.size_gib)),
+            ("Instance", self.instance.clone()),
+            ("Root disk", yes(self.root)),
+            ("Host", self.host.clone()),
+            ("Pool", self.pool.clone()),
+            ("Image", self.image.clone()),
+            ("Snapshot", self.snapshot.clone()),
+            ("Labels", labels(&self.labels)),
+        ]);
+        lines.extend(times(
+            view,
+            [
+                ("Created", self.created_at.as_ref()),
+                ("Updated", self.updated_at.as_ref()),
+                ("Deleted", self.deleted_at.as_ref()),
+            ],
+        ));
+        lines
+    }
+
+    fn tone(&self) -> Tone {
+        match self.status() {
+            State::Available | State::InUse => Tone::Good,
+            State::Creating | State::Deleting => Tone::Busy,
+            State::Error => Tone::Bad,
+            State::Deleted | State::Unspecified => Tone::Plain,
+        }
+    }
+}
+
+impl Fetch for Volume {
+    type Scope = ();
+    async fn fetch(cloud: &Cloud, (): &(), id: &str) -> Result<Self, Status> {
+        Ok(cloud.volumes().get_volume(ask(GetVolumeRequest { id: id.to_owned() })).await?.into_inner())
+    }
+}
+
+impl Listed for Volume {
+    async fn page(cloud: &Cloud, page: PageOf) -> Page<Self> {
+        let request = ListVolumesRequest {
+            page_size: page.size,
+            page_token: page.token,
+            show_deleted: page.show_deleted,
+            ..Default::default()
+        };
+        let answer = cloud.volumes().list_volumes(ask(request)).await?.into_inner();
+        Ok((answer.volumes, answer.next_page_token))
+    }
+}
+
+impl Delete for Volume {
+    async fn delete(cloud: &Cloud, (): &(), id: &str) -> Result<Self, Status> {
+        let request = DeleteVolumeRequest { id: id.to_owned(), ..Default::default() };
+        Ok(cloud.volumes().delete_volume(ask(request)).await?.into_inner())
+    }
+}
+
+impl Watched for Volume {
+    fn id(&self) -> &str {
+        &self.id
+    }
+    fn status_name(&self) -> String {
+        self.status().as_str_name().to_owned()
+    }
+    fn status_reason(&self) -> &str {
+        &self.status_reason
+    }
+    fn is_error(&self) -> bool {
+        self.status() == State::Error
+    }
+    fn is_deleted(&self) -> bool {
+        self.status() == State::Deleted
+    }
+}

@@ -1,0 +1,56 @@
+//! What can be done. Verbs that are alike for all resources stand here as generic functions; the others under their noun.
+
+mod batch;
+mod completion;
+pub mod event;
+pub mod image;
+pub mod instance;
+mod ls;
+mod rm;
+mod show;
+pub mod subnet;
+mod version;
+pub mod volume;
+pub mod vpc;
+
+use cloud_contracts::v1;
+
+use crate::{
+    args::{Cli, Command, Connection, LsShow, ShowDeleted},
+    context::Context,
+    error::Error,
+    resources::{Fetch, Listed},
+};
+
+/// Does what was asked.
+pub async fn run(cli: Cli) -> Result<(), Error> {
+    let connection = cli.connection;
+    match cli.command {
+        Command::Instance(command) => instance::run(connection, command).await,
+        Command::Volume(command) => volume::run(connection, command).await,
+        Command::Image(command) => image::run(connection, command).await,
+        Command::Vpc(command) => vpc::run(connection, command).await,
+        Command::Subnet(command) => subnet::run(connection, command).await,
+        Command::Port(command) => look::<v1::Port>(connection, command).await,
+        Command::Host(command) => look::<v1::Host>(connection, command).await,
+        Command::Event(command) => event::run(connection, command).await,
+        Command::Type(command) => look::<v1::InstanceType>(connection, command).await,
+        Command::Project(command) => look::<v1::Project>(connection, command).await,
+        Command::Completion { shell } => completion::run(shell),
+        Command::Version(output) => version::run(output),
+    }
+}
+
+/// `ls` and `show` of what cannot be changed from here.
+async fn look<R: Listed + Fetch<Scope = ()>>(connection: Connection, command: LsShow) -> Result<(), Error> {
+    match command {
+        LsShow::Ls { list, output } => {
+            let context = Context::new(connection, output).await?;
+            ls::run::<R>(&context, list, ShowDeleted::default()).await
+        }
+        LsShow::Show { names, output } => {
+            let context = Context::new(connection, output).await?;
+            show::run::<R>(&context, &(), names).await
+        }
+    }
+}

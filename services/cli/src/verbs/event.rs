@@ -1,0 +1,56 @@
+//! `cloud event`.
+
+use clap::{Args, Subcommand};
+use cloud_contracts::v1::{Event, ListEventsRequest};
+
+use super::ls;
+use crate::{
+    args::{Connection, ListArgs, OutputArgs},
+    connect::ask,
+    context::Context,
+    error::Error,
+    resources::PageOf,
+};
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Lists them, newest first
+    #[command(visible_alias = "list")]
+    Ls(Ls),
+}
+
+/// `cloud event ls`.
+#[derive(Debug, Args)]
+pub struct Ls {
+    /// Only events of this kind of resource, such as `instance`
+    #[arg(long, default_value = "", hide_default_value = true)]
+    kind: String,
+    /// Only events of this resource, by its id
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "ID")]
+    resource: String,
+    #[command(flatten)]
+    list: ListArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// Does one.
+pub async fn run(connection: Connection, Command::Ls(args): Command) -> Result<(), Error> {
+    let context = Context::new(connection, args.output).await?;
+    let (kind, resource) = (&args.kind, &args.resource);
+    let cloud = &context.cloud;
+    let page = |page: PageOf| async move {
+        let request = ListEventsRequest {
+            page_size: page.size,
+            page_token: page.token,
+            kind: kind.clone(),
+            resource_id: resource.clone(),
+            ..Default::default()
+        };
+        let answer = cloud.events().list_events(ask(request)).await?.into_inner();
+        Ok((answer.events, answer.next_page_token))
+    };
+    let (items, token) = ls::collect::<Event, _>(args.list, page).await?;
+    context.out.list(&items, &token)
+}

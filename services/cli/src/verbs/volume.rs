@@ -1,0 +1,106 @@
+//! `cloud volume`.
+
+use clap::{Args, Subcommand};
+use cloud_contracts::v1::{CreateVolumeRequest, Volume, volume::Status as State};
+use tokio::time::Instant;
+
+use super::{ls, rm, show};
+use crate::{
+    args::{Connection, Labels, ListArgs, NameArg, Names, OutputArgs, ShowDeleted, WaitArgs},
+    connect::ask,
+    context::Context,
+    error::Error,
+    wait::{self, Verdict},
+};
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Makes a blank one
+    Create(Create),
+    /// Lists them
+    #[command(visible_alias = "list")]
+    Ls {
+        #[command(flatten)]
+        list: ListArgs,
+        #[command(flatten)]
+        deleted: ShowDeleted,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Shows one or several
+    #[command(visible_alias = "get")]
+    Show {
+        #[command(flatten)]
+        names: Names,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Deletes one or several, with their data
+    #[command(visible_alias = "delete")]
+    Rm {
+        #[command(flatten)]
+        names: Names,
+        #[command(flatten)]
+        wait: WaitArgs,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+}
+
+/// `cloud volume create`.
+#[derive(Debug, Args)]
+pub struct Create {
+    #[command(flatten)]
+    name: NameArg,
+    /// Its size in GiB
+    #[arg(long, value_name = "GIB")]
+    size: u32,
+    #[command(flatten)]
+    labels: Labels,
+    #[command(flatten)]
+    wait: WaitArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// Does one.
+pub async fn run(connection: Connection, command: Command) -> Result<(), Error> {
+    match command {
+        Command::Create(args) => create(connection, args).await,
+        Command::Ls { list, deleted, output } => {
+            ls::run::<Volume>(&Context::new(connection, output).await?, list, deleted).await
+        }
+        Command::Show { names, output } => {
+            show::run::<Volume>(&Context::new(connection, output).await?, &(), names).await
+        }
+        Command::Rm { names, wait, output } => {
+            rm::run_watched::<Volume>(&Context::new(connection, output).await?, &(), names, wait).await
+        }
+    }
+}
+
+async fn create(connection: Connection, args: Create) -> Result<(), Error> {
+    let context = Context::new(connection, args.output).await?;
+    let name = args.name.into_name();
+    let subject = format!("volume {name}");
+    let request = CreateVolumeRequest {
+        name: name.clone(),
+        size_gib: args.size,
+        labels: args.labels.into_map(),
+        ..Default::default()
+    };
+    let limit = (args.wait.timeout, Instant::now() + args.wait.timeout);
+    let made = context.cloud.volumes().create_volume(ask(request)).await.map_err(Error::refused(subject.clone()))?;
+    let mut made = made.into_inner();
+    if args.wait.wait {
+        let goal = wait::goal("AVAILABLE", |volume: &Volume| match volume.status() {
+            State::Available | State::InUse => Verdict::Done,
+            State::Deleting | State::Deleted => Verdict::Never,
+            _ => Verdict::Pending,
+        });
+        let line = context.progress.line(&subject);
+        made = wait::until(&context.cloud, &(), made, &name, goal, limit, &line).await?;
+    }
+    context.out.changed(&[made])
+}
