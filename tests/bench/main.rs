@@ -1,2 +1,80 @@
-//! Benchmarks.
-fn main() {}
+//! `cloud-bench`: measures the cloud's budgets and prints a table. Run by `make bench`, in release.
+//!
+//! Everything that is compared is measured in one run on one machine, in turns, so that what else the machine does meets both sides alike.
+//! Reference servers ("bare") run as processes of their own, started from this very binary.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+mod bare;
+mod create;
+mod launch;
+mod load;
+mod memory;
+mod native;
+mod read;
+mod table;
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Parser, Subcommand};
+
+use table::Table;
+
+/// Measures the budgets and prints a table.
+#[derive(Debug, Parser)]
+struct Args {
+    #[command(subcommand)]
+    what: Option<What>,
+    /// How long each measurement of throughput takes, in seconds.
+    #[arg(long, default_value_t = 3, global = true)]
+    seconds: u64,
+    /// How many turns each side of a comparison gets.
+    #[arg(long, default_value_t = 5, global = true)]
+    rounds: usize,
+    /// The guest image to launch; by default `.cache/tiny.qcow2`.
+    #[arg(long, env = "CLOUD_TINY_IMAGE", default_value = ".cache/tiny.qcow2", global = true)]
+    image: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// All of them (the default).
+    All,
+    /// (a) Launch to RUNNING against the same work by native commands. Needs root, libvirtd and Open vSwitch.
+    Launch,
+    /// (b) GetInstance against bare handlers.
+    Read,
+    /// (c) POST /instances while launches are under way.
+    Create,
+    /// (d) Resident memory. Needs root, libvirtd and Open vSwitch.
+    Memory,
+    /// A reference server; started by the benchmark itself.
+    #[command(hide = true)]
+    Bare(bare::Args),
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    let what = args.what.unwrap_or(What::All);
+    if let What::Bare(bare) = what {
+        return bare::serve(bare).await;
+    }
+    let mut table = Table::default();
+    let turns = load::Turns { rounds: args.rounds, time: Duration::from_secs(args.seconds) };
+    let all = matches!(what, What::All);
+    if all || matches!(what, What::Read) {
+        read::measure(&mut table, turns).await?;
+    }
+    if all || matches!(what, What::Create) {
+        create::measure(&mut table).await?;
+    }
+    if all || matches!(what, What::Launch) {
+        launch::measure(&mut table, &args.image, args.rounds).await?;
+    }
+    if all || matches!(what, What::Memory) {
+        memory::measure(&mut table).await?;
+    }
+    println!("{table}");
+    anyhow::ensure!(table.all_met(), "a budget is not met");
+    Ok(())
+}

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use cloud_testkit::{
     GatewayConfig, GatewayProcess, RestClient, SimHost, SimHostConfig,
-    sim::{Method, SimCapacity},
+    sim::{Method, SimCapacity, Snapshot},
     wait::{PATIENCE, until},
 };
 use http::Method as Http;
@@ -205,11 +205,10 @@ impl TestCloud {
     /// # Errors
     /// It takes too long, or something is wrong.
     pub async fn settles(&self, running: usize, volumes: usize, ports: usize) -> anyhow::Result<()> {
-        let sum = |count: fn(&cloud_testkit::sim::Snapshot) -> usize| {
-            move || self.hosts.iter().map(|h| count(&h.snapshot())).sum::<usize>()
-        };
-        let (is_running, domains) = (sum(|s| s.running()), sum(|s| s.domains.len()));
-        let (is_volumes, is_ports) = (sum(|s| s.volumes.len()), sum(|s| s.ports()));
+        let sum =
+            |count: fn(&Snapshot) -> usize| move || self.hosts.iter().map(|h| count(&h.snapshot())).sum::<usize>();
+        let (is_running, domains) = (sum(Snapshot::running), sum(|s| s.domains.len()));
+        let (is_volumes, is_ports) = (sum(|s| s.volumes.len()), sum(Snapshot::ports));
         until("the hosts to settle", PATIENCE, || {
             let is = (is_running(), domains(), is_volumes(), is_ports());
             let answer =

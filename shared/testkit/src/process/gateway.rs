@@ -136,6 +136,12 @@ impl GatewayProcess {
         format!("http://127.0.0.1:{}", self.port)
     }
 
+    /// Its public port on 127.0.0.1.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Where its state is.
     #[must_use]
     pub fn dir(&self) -> &Path {

@@ -186,6 +186,12 @@ impl SimHost {
         self.shared.model().is.clone()
     }
 
+    /// What a guest does; `None`: it is not here. Cheaper than a [`snapshot`](Self::snapshot).
+    #[must_use]
+    pub fn power(&self, id: &str) -> Option<PowerState> {
+        self.shared.model().is.domains.get(id).map(|d| d.power)
+    }
+
     /// How often a method was called since the start, calls that failed included.
     #[must_use]
     pub fn calls(&self, method: Method) -> u64 {
