@@ -83,6 +83,37 @@ pub struct HostCapacity {
     pub tunnel_address: String,
 }
 
+impl HostCapacity {
+    /// Takes over the part that is the role's own.
+    pub fn take(&mut self, role: AgentRole, from: Self) {
+        match role {
+            AgentRole::Compute => {
+                self.vcpus = from.vcpus;
+                self.memory_mib = from.memory_mib;
+                self.accelerator = from.accelerator;
+                self.hypervisor = from.hypervisor;
+                self.architecture = from.architecture;
+            }
+            AgentRole::Storage => self.pools = from.pools,
+            AgentRole::Network => {
+                self.datapath = from.datapath;
+                self.switch_version = from.switch_version;
+                self.tunnel_address = from.tunnel_address;
+            }
+        }
+    }
+
+    /// The same, with free space in hundredths of its pool: it moves all the time, and not every move is worth a write.
+    #[must_use]
+    pub fn coarse(&self) -> Self {
+        let mut coarse = self.clone();
+        for pool in &mut coarse.pools {
+            pool.free_bytes = pool.free_bytes.checked_div(pool.total_bytes / 100).unwrap_or(0);
+        }
+        coarse
+    }
+}
+
 /// A machine under the cloud. Its counters (what is promised to instances) are the store's alone: see `Tx::claim_capacity`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Host {

@@ -147,6 +147,8 @@ pub struct Guest {
     pub power: GuestPower,
     /// Why.
     pub reason: GuestReason,
+    /// The boot generation last carried out.
+    pub boot_generation: u64,
     /// When it was started.
     pub started_at: Option<Timestamp>,
 }

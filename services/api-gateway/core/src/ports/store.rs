@@ -5,7 +5,7 @@ use std::{future::Future, net::Ipv4Addr, time::Duration};
 use cloud_domain::{CloudId, HostId, ProjectId, SubnetId, Vni, VpcId};
 use uuid::Uuid;
 
-use crate::model::{Event, NewEvent, Resource, Timestamp, Value};
+use crate::model::{Event, NewEvent, Port, Resource, Subnet, Timestamp, Value};
 
 /// Why the store did not do something.
 #[derive(Debug, thiserror::Error)]
@@ -97,9 +97,20 @@ pub struct Query {
 impl Query {
     /// Live rows whose column has this value.
     #[must_use]
-    pub fn by(column: &'static str, value: impl ToString) -> Self {
+    pub fn by(column: &'static str, value: &impl ToString) -> Self {
         Self { columns: vec![(column, Value::Text(value.to_string()))], ..Self::default() }
     }
+}
+
+/// A VPC's live subnets and ports, and how new they are: read in one snapshot.
+#[derive(Debug, Clone)]
+pub struct VpcSnapshot {
+    /// Goes up with every change of what hosts are told.
+    pub generation: u64,
+    /// Its subnets.
+    pub subnets: Vec<Subnet>,
+    /// Its ports.
+    pub ports: Vec<Port>,
 }
 
 /// Reads that a store and a transaction both offer.
@@ -130,11 +141,8 @@ pub trait Store: Clone + Send + Sync + 'static {
         value: &str,
     ) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
-    /// A VPC's generation, its subnets and its ports, in one snapshot. None where it has no row.
-    fn vpc_snapshot(
-        &self,
-        vpc: VpcId,
-    ) -> impl Future<Output = Result<Option<(u64, Vec<crate::model::Subnet>, Vec<crate::model::Port>)>, StoreError>> + Send;
+    /// What hosts are told of a VPC. None where it has no row.
+    fn vpc_snapshot(&self, vpc: VpcId) -> impl Future<Output = Result<Option<VpcSnapshot>, StoreError>> + Send;
 
     /// What is promised to instances on a host: processors, memory in MiB.
     fn capacity_used(&self, host: HostId) -> impl Future<Output = Result<(u64, u64), StoreError>> + Send;

@@ -1,1 +1,135 @@
-//! Reconcilers.
+//! Reconcilers: how intent becomes fact.
+//!
+//! # Theory of operation
+//!
+//! A call commits what shall be (a row's `desired`) together with a row in the work table, and answers. From there on everything is done
+//! here. A worker claims due work, reads the rows it needs, asks the host's agents for what is, orders what is missing, and writes what it
+//! found. It takes **no input but the database**: the first attempt, a retry, the start after a crash and the repair of drift are one code
+//! path. A signal (a commit, an event of a hypervisor) only wakes it earlier.
+//!
+//! Three rules make it safe to be killed anywhere:
+//!
+//! - **Every step may be repeated.** Agents ensure and remove by ids that the database chose, so doing a thing twice is doing it once.
+//! - **Every write is fenced.** A transaction begins by checking that this worker still holds its lease ([`Tx::guard`]), and writes rows only at
+//!   the version it has read; who lost either rolls back and leaves the work to whoever holds it.
+//! - **Completion clears only what was read.** Intent that is written while a worker runs raises the work's sequence, so that finishing the
+//!   older one leaves the work due.
+//!
+//! Work that fails is tried again, later and later, without end. What cannot succeed (the agent refuses, the deadline of a start has passed)
+//! becomes the resource's status, with the reason; then the reconciler's job is to leave nothing behind.
+//!
+//! [`Tx::guard`]: crate::ports::Tx::guard
+
+mod image;
+mod instance;
+mod locks;
+mod network;
+mod runner;
+mod volume;
+mod watch;
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    model::{NewEvent, Resource},
+    ports::{
+        BackendError, ComputeBackend, FetchError, ImageStore, NetworkBackend, StorageBackend, Store, StoreError, Tx,
+        WorkItem, WorkKind,
+    },
+    services::{HostRegistry, Settings},
+};
+
+pub use runner::Workers;
+
+/// The agents of all hosts, and the gateway's image files.
+#[derive(Clone)]
+pub struct Backends {
+    /// Guests.
+    pub compute: Arc<dyn ComputeBackend>,
+    /// Volumes and cached images.
+    pub storage: Arc<dyn StorageBackend>,
+    /// Virtual networks.
+    pub network: Arc<dyn NetworkBackend>,
+    /// Image files.
+    pub images: Arc<dyn ImageStore>,
+}
+
+/// What reconcilers share.
+struct Context<S> {
+    store: S,
+    registry: Arc<HostRegistry>,
+    backends: Backends,
+    settings: Settings,
+    slices: network::Slices,
+    pushes: locks::KeyedLocks<(cloud_domain::HostId, cloud_domain::ImageId)>,
+}
+
+/// How an attempt ended that did not fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    /// As intended.
+    Done,
+    /// Under way: look again after this long.
+    Again(Duration),
+}
+
+/// Why an attempt failed.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    /// An agent did not do it.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// The store did not do it. Stale: somebody else has the work, or changed the row.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An image could not be had.
+    #[error(transparent)]
+    Image(#[from] FetchError),
+    /// It can never be done as things are.
+    #[error("{0}")]
+    Final(String),
+}
+
+impl Failure {
+    /// Whether trying again cannot help.
+    fn is_final(&self) -> bool {
+        match self {
+            Self::Backend(error) => error.is_final(),
+            Self::Image(FetchError::Refused(_)) | Self::Final(_) => true,
+            Self::Image(FetchError::Later(_)) | Self::Store(_) => false,
+        }
+    }
+}
+
+impl<S: Store> Context<S> {
+    /// A transaction of the worker that holds this lease.
+    async fn begin(&self, item: &WorkItem) -> Result<S::Tx, StoreError> {
+        let mut tx = self.store.begin().await?;
+        tx.guard(item).await?;
+        Ok(tx)
+    }
+
+    async fn reconcile(&self, item: &WorkItem) -> Result<Outcome, Failure> {
+        match item.kind {
+            WorkKind::Instance => instance::reconcile(self, item).await,
+            WorkKind::Volume => volume::reconcile(self, item).await,
+            WorkKind::Image => image::reconcile(self, item).await,
+            WorkKind::Vpc => network::reconcile(self, item).await,
+        }
+    }
+}
+
+/// What the cloud itself did, as an event.
+fn event<R: Resource>(row: &R, action: &'static str, message: &str) -> NewEvent {
+    NewEvent {
+        project: row.meta().project,
+        kind: R::KIND,
+        resource: row.meta().id,
+        name: row.meta().name.clone(),
+        action,
+        actor: "system".to_owned(),
+        source: String::new(),
+        message: message.to_owned(),
+        request_id: String::new(),
+    }
+}

@@ -123,7 +123,8 @@ impl<S: Store> HostService<S> {
         host.agents.insert(input.role, agent);
         host.boot_id.clone_from(&input.boot_id);
         host.meta.name.clone_from(&input.host_name);
-        merge(&mut host.capacity, input.role, input.capacity);
+        let offered = input.capacity.clone();
+        host.capacity.take(input.role, input.capacity);
         if is_new {
             super::lookup::insert(&mut tx, &host).await?;
             tx.event(joined(&host)).await?;
@@ -132,7 +133,7 @@ impl<S: Store> HostService<S> {
         }
         self.set_capacity(&mut tx, &host).await?;
         // What may have happened on the host while the agent was away is looked at, instance by instance.
-        let instances: Vec<Instance> = tx.list(&Query::by("host_id", input.host)).await?;
+        let instances: Vec<Instance> = tx.list(&Query::by("host_id", &input.host)).await?;
         for instance in &instances {
             tx.enqueue(WorkKind::Instance, instance.meta.id).await?;
             if input.role == AgentRole::Network {
@@ -144,6 +145,7 @@ impl<S: Store> HostService<S> {
         tx.commit().await?;
         let reference = AgentRef { endpoint: input.endpoint, session: input.session };
         self.registry.registered(input.host, &input.host_name, input.role, reference, &input.version);
+        self.registry.offers(input.host, input.role, &offered);
         Ok((self.store.identity().0, self.settings.heartbeat_interval))
     }
 
@@ -163,27 +165,21 @@ impl<S: Store> HostService<S> {
         if !self.registry.heartbeat(input.host, input.role, input.session, &input.backend_error) {
             return Ok(true);
         }
-        let Some(row) = self.store.get::<Host>(*input.host.as_uuid()).await? else { return Ok(true) };
-        let mut capacity = row.capacity.clone();
-        merge(&mut capacity, input.role, input.capacity);
         let came_back = !was_up && self.registry.is_up(input.host);
-        if differs(&capacity, &row.capacity) || came_back {
-            let mut tx = self.store.begin().await?;
-            let Some(mut host) = tx.get::<Host>(*input.host.as_uuid()).await? else { return Ok(true) };
-            let mut merged = host.capacity.clone();
-            std::mem::swap(&mut merged, &mut host.capacity);
-            host.capacity = capacity;
-            if differs(&host.capacity, &merged) {
-                tx.update(&mut host).await?;
-                self.set_capacity(&mut tx, &host).await?;
-            }
-            if came_back {
-                for instance in tx.list::<Instance>(&Query::by("host_id", input.host)).await? {
-                    tx.enqueue(WorkKind::Instance, instance.meta.id).await?;
-                }
-            }
-            tx.commit().await?;
+        if !self.registry.offers(input.host, input.role, &input.capacity) && !came_back {
+            return Ok(false);
         }
+        let mut tx = self.store.begin().await?;
+        let Some(mut host) = tx.get::<Host>(*input.host.as_uuid()).await? else { return Ok(true) };
+        host.capacity.take(input.role, input.capacity);
+        tx.update(&mut host).await?;
+        self.set_capacity(&mut tx, &host).await?;
+        if came_back {
+            for instance in tx.list::<Instance>(&Query::by("host_id", &input.host)).await? {
+                tx.enqueue(WorkKind::Instance, instance.meta.id).await?;
+            }
+        }
+        tx.commit().await?;
         Ok(false)
     }
 
@@ -217,37 +213,6 @@ impl<S: Store> HostService<S> {
         let agents = self.registry.health(row.id());
         Ok(HostView { row, state, reason, agents, vcpus_used, memory_used_mib, instances })
     }
-}
-
-/// Takes over the part of the capacity that is the role's own.
-fn merge(into: &mut HostCapacity, role: AgentRole, from: HostCapacity) {
-    match role {
-        AgentRole::Compute => {
-            into.vcpus = from.vcpus;
-            into.memory_mib = from.memory_mib;
-            into.accelerator = from.accelerator;
-            into.hypervisor = from.hypervisor;
-            into.architecture = from.architecture;
-        }
-        AgentRole::Storage => into.pools = from.pools,
-        AgentRole::Network => {
-            into.datapath = from.datapath;
-            into.switch_version = from.switch_version;
-            into.tunnel_address = from.tunnel_address;
-        }
-    }
-}
-
-/// Whether a change is worth writing: free space moves all the time, so only a move of more than a hundredth of the pool counts.
-fn differs(now: &HostCapacity, then: &HostCapacity) -> bool {
-    let coarse = |c: &HostCapacity| {
-        let mut coarse = c.clone();
-        for pool in &mut coarse.pools {
-            pool.free_bytes = pool.free_bytes.checked_div(pool.total_bytes / 100).unwrap_or(0);
-        }
-        coarse
-    };
-    coarse(now) != coarse(then)
 }
 
 fn joined(host: &Host) -> NewEvent {

@@ -77,10 +77,10 @@ impl<S: Store> IdentityService<S> {
     }
 
     async fn key(&self, hash: &str) -> Result<Arc<ApiKey>, CoreError> {
-        if self.store.is_exclusive() {
-            if let Some(key) = self.cache.read().unwrap_or_else(PoisonError::into_inner).get(hash) {
-                return Ok(Arc::clone(key));
-            }
+        if self.store.is_exclusive()
+            && let Some(key) = self.cache.read().unwrap_or_else(PoisonError::into_inner).get(hash)
+        {
+            return Ok(Arc::clone(key));
         }
         let query = Query { columns: vec![("hash", Value::Text(hash.to_owned()))], limit: Some(1), ..Query::default() };
         let mut found: Vec<ApiKey> = self.store.list(&query).await?;

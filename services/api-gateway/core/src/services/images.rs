@@ -115,10 +115,10 @@ impl<S: Store> ImageService<S> {
         file: ImageFile,
     ) -> Result<Image, CoreError> {
         let entered = self.enter(caller, id, request, file).await;
-        if entered.is_err() {
-            if let Err(error) = self.files.remove(id).await {
-                tracing::warn!(image = %id, %error, "the file of a refused upload could not be removed");
-            }
+        if entered.is_err()
+            && let Err(error) = self.files.remove(id).await
+        {
+            tracing::warn!(image = %id, %error, "the file of a refused upload could not be removed");
         }
         entered
     }

@@ -227,7 +227,7 @@ async fn vpc<T: Tx>(tx: &mut T, caller: &Caller, text: &str) -> Result<Vpc, Core
 }
 
 async fn subnet<T: Tx>(tx: &mut T, vpc: &Vpc, text: &str) -> Result<Subnet, CoreError> {
-    let mut all: Vec<Subnet> = tx.list(&Query::by("vpc_id", vpc.id())).await?;
+    let mut all: Vec<Subnet> = tx.list(&Query::by("vpc_id", &vpc.id())).await?;
     if text.is_empty() {
         if all.len() == 1 {
             return Ok(all.remove(0));
@@ -278,14 +278,14 @@ async fn place<T: Tx>(
 ) -> Result<(HostId, String), CoreError> {
     let mut bound = data.iter().filter_map(|v| v.host.map(|h| (h, v)));
     let pinned = bound.next();
-    if let Some((host, first)) = pinned {
-        if let Some((_, other)) = bound.find(|(h, _)| *h != host) {
-            let message = format!(
-                "volume `{}` is on host {} and volume `{}` on host {}: an instance can have volumes of one host only",
-                first.meta.name, first.host_name, other.meta.name, other.host_name
-            );
-            return Err(CoreError::precondition("VOLUMES_ON_DIFFERENT_HOSTS", message));
-        }
+    if let Some((host, first)) = pinned
+        && let Some((_, other)) = bound.find(|(h, _)| *h != host)
+    {
+        let message = format!(
+            "volume `{}` is on host {} and volume `{}` on host {}: an instance can have volumes of one host only",
+            first.meta.name, first.host_name, other.meta.name, other.host_name
+        );
+        return Err(CoreError::precondition("VOLUMES_ON_DIFFERENT_HOSTS", message));
     }
     let names = registry.hosts();
     for host in tx.hosts_with_room(kind.vcpus, kind.memory_mib, CANDIDATES).await? {

@@ -55,6 +55,8 @@ pub struct Settings {
     pub mtu: u32,
     /// How long an import may take.
     pub import_timeout: Duration,
+    /// How often each host's guests are compared with what they should be.
+    pub sweep_interval: Duration,
 }
 
 impl Default for Settings {
@@ -70,6 +72,7 @@ impl Default for Settings {
             console_ttl: Duration::from_secs(600),
             mtu: 1450,
             import_timeout: Duration::from_secs(3600),
+            sweep_interval: Duration::from_secs(30),
         }
     }
 }

@@ -12,7 +12,7 @@ use std::{
 use cloud_domain::{HostId, SessionId};
 use tokio::time::Instant;
 
-use crate::model::{AgentRole, Host, Timestamp};
+use crate::model::{AgentRole, Host, HostCapacity, Timestamp};
 
 /// What operators see of a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +60,8 @@ struct Entry {
 struct HostEntry {
     name: String,
     agents: BTreeMap<AgentRole, Entry>,
+    /// What the database has of the host's capacity, coarsely.
+    capacity: HostCapacity,
 }
 
 /// The agents of all hosts.
@@ -87,6 +89,7 @@ impl HostRegistry {
             let reference = AgentRef { endpoint: agent.endpoint.clone(), session: agent.session };
             self.put(host.id(), &host.meta.name, *role, reference, &agent.version, None);
         }
+        self.lock().entry(host.id()).or_default().capacity = host.capacity.coarse();
     }
 
     /// An agent registered.
@@ -125,6 +128,17 @@ impl HostRegistry {
         entry.seen_at = Some(Timestamp::now());
         backend_error.clone_into(&mut entry.backend_error);
         true
+    }
+
+    /// An agent says what it offers. True where that is worth writing down.
+    pub fn offers(&self, host: HostId, role: AgentRole, capacity: &HostCapacity) -> bool {
+        let mut hosts = self.lock();
+        let entry = hosts.entry(host).or_default();
+        let mut now = entry.capacity.clone();
+        now.take(role, capacity.coarse());
+        let differs = now != entry.capacity;
+        entry.capacity = now;
+        differs
     }
 
     /// Where an agent is; none where it never registered.

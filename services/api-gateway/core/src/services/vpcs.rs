@@ -119,8 +119,8 @@ impl<S: Store> VpcService<S> {
             let message = format!("VPC `{}` is the project's default one", vpc.meta.name);
             return Err(CoreError::precondition("VPC_DEFAULT", message));
         }
-        no_ports(&mut tx, "vpc_id", vpc.id(), &format!("VPC `{}`", vpc.meta.name)).await?;
-        let subnets: Vec<Subnet> = tx.list(&Query::by("vpc_id", vpc.id())).await?;
+        no_ports(&mut tx, "vpc_id", &vpc.id(), &format!("VPC `{}`", vpc.meta.name)).await?;
+        let subnets: Vec<Subnet> = tx.list(&Query::by("vpc_id", &vpc.id())).await?;
         for mut subnet in subnets {
             subnet.meta.deleted_at = Some(Timestamp::now());
             tx.update(&mut subnet).await?;
@@ -154,7 +154,7 @@ impl<S: Store> VpcService<S> {
         if !vpc.cidr.contains(&cidr) {
             return Err(CoreError::invalid("cidr", format!("{cidr} is not within the VPC's range {}", vpc.cidr)));
         }
-        let others: Vec<Subnet> = tx.list(&Query::by("vpc_id", vpc.id())).await?;
+        let others: Vec<Subnet> = tx.list(&Query::by("vpc_id", &vpc.id())).await?;
         let id = *SubnetId::random().as_uuid();
         let meta = Meta::new(id, caller.project, &caller.project_name, &request.name, request.labels);
         let subnet = Subnet { meta, vpc: vpc.id(), vpc_name: vpc.meta.name.clone(), cidr, dns_servers };
@@ -185,7 +185,7 @@ impl<S: Store> VpcService<S> {
             let row: Option<Subnet> = self.store.get(uuid).await?;
             return row.filter(|s| s.vpc == vpc.id()).ok_or_else(not_found);
         }
-        let all: Vec<Subnet> = self.store.list(&Query::by("vpc_id", vpc.id())).await?;
+        let all: Vec<Subnet> = self.store.list(&Query::by("vpc_id", &vpc.id())).await?;
         all.into_iter().find(|s| s.meta.name == id).ok_or_else(not_found)
     }
 
@@ -200,7 +200,7 @@ impl<S: Store> VpcService<S> {
         page: &PageRequest,
     ) -> Result<Page<Subnet>, CoreError> {
         let vpc: Vpc = self.get(caller, vpc).await?;
-        page.list(&self.store, Some(caller.project), Query::by("vpc_id", vpc.id())).await
+        page.list(&self.store, Some(caller.project), Query::by("vpc_id", &vpc.id())).await
     }
 
     /// Deletes a subnet.
@@ -211,11 +211,11 @@ impl<S: Store> VpcService<S> {
         member(caller)?;
         let mut tx = self.store.begin().await?;
         let vpc: Vpc = live(&mut tx, caller.project, vpc).await?;
-        let all: Vec<Subnet> = tx.list(&Query::by("vpc_id", vpc.id())).await?;
+        let all: Vec<Subnet> = tx.list(&Query::by("vpc_id", &vpc.id())).await?;
         let found = all.into_iter().find(|s| s.meta.name == id || s.meta.id.to_string() == id);
         let mut row = found.ok_or_else(|| CoreError::not_found(Kind::Subnet, id))?;
         check_etag(&row, etag)?;
-        no_ports(&mut tx, "subnet_id", row.id(), &format!("subnet `{}`", row.meta.name)).await?;
+        no_ports(&mut tx, "subnet_id", &row.id(), &format!("subnet `{}`", row.meta.name)).await?;
         row.meta.deleted_at = Some(Timestamp::now());
         tx.update(&mut row).await?;
         tx.bump_generation(vpc.id()).await?;
@@ -245,7 +245,7 @@ impl<S: Store> VpcService<S> {
 async fn no_ports<T: Tx>(
     tx: &mut T,
     column: &'static str,
-    id: impl ToString + Send,
+    id: &(impl ToString + Sync),
     what: &str,
 ) -> Result<(), CoreError> {
     let query = Query { limit: Some(1), ..Query::by(column, id) };

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use cloud_core::{
-    model::{Event, Port, Resource, Subnet, Timestamp, Value},
-    ports::{Query, Store, StoreError, WorkItem},
+    model::{Event, Resource, Timestamp, Value},
+    ports::{Query, Store, StoreError, VpcSnapshot, WorkItem},
 };
 use cloud_domain::{CloudId, HostId, ProjectId, VpcId};
 use sqlx::{Any, AssertSqlSafe, Row, pool::PoolConnection};
@@ -56,15 +56,15 @@ impl Store for SqlStore {
         count(&row, 0)
     }
 
-    async fn vpc_snapshot(&self, vpc: VpcId) -> Result<Option<(u64, Vec<Subnet>, Vec<Port>)>, StoreError> {
+    async fn vpc_snapshot(&self, vpc: VpcId) -> Result<Option<VpcSnapshot>, StoreError> {
         let mut snapshot =
             self.inner.readers.begin_with(self.inner.dialect.begin_snapshot()).await.map_err(from_sqlx)?;
         let sql = "SELECT generation FROM vpcs WHERE id = $1";
         let row = sqlx::query(sql).bind(vpc.to_string()).fetch_optional(&mut *snapshot).await.map_err(from_sqlx)?;
         let Some(row) = row else { return Ok(None) };
-        let subnets = rows::list(&mut snapshot, &Query::by("vpc_id", vpc)).await?;
-        let ports = rows::list(&mut snapshot, &Query::by("vpc_id", vpc)).await?;
-        Ok(Some((count(&row, 0)?, subnets, ports)))
+        let subnets = rows::list(&mut snapshot, &Query::by("vpc_id", &vpc)).await?;
+        let ports = rows::list(&mut snapshot, &Query::by("vpc_id", &vpc)).await?;
+        Ok(Some(VpcSnapshot { generation: count(&row, 0)?, subnets, ports }))
     }
 
     async fn capacity_used(&self, host: HostId) -> Result<(u64, u64), StoreError> {

@@ -1,0 +1,101 @@
+//! An instance that shall have nothing left: because it is deleted, or because it could not be provisioned.
+//!
+//! The order is that of dependence: the guest, then its ports, then its root disk. Claims (name, addresses, capacity) are given back in the
+//! transaction that follows, when all of it is gone from the host.
+
+use cloud_domain::InstanceStatus;
+
+use super::{Context, Failure, Outcome, become_status, event, same, target};
+use crate::{
+    model::{Desired, Instance, Port, Timestamp, Volume, VolumeStatus},
+    ports::{Query, Store, Tx, WorkItem, WorkKind},
+    reconcile::network,
+};
+
+pub(super) async fn reconcile<S: Store>(
+    context: &Context<S>,
+    item: &WorkItem,
+    row: &Instance,
+) -> Result<Outcome, Failure> {
+    if row.desired == Desired::Cleaned && !row.holds_capacity {
+        return Ok(Outcome::Done);
+    }
+    context.backends.compute.remove(target(row)).await?;
+    unplug(context, item, row).await?;
+    let volumes: Vec<Volume> = context.store.list(&Query::by("instance_id", &row.id())).await?;
+    for volume in volumes.iter().filter(|v| goes(v)) {
+        if let Some(host) = volume.host {
+            context.backends.storage.remove_volume(host, volume.id(), volume.meta.version).await?;
+        }
+    }
+    release(context, item, row, &volumes).await
+}
+
+/// Whether the volume's data goes: a root disk's does, and that of one which no guest ever saw.
+fn goes(volume: &Volume) -> bool {
+    volume.root || volume.status == VolumeStatus::Creating
+}
+
+/// Takes the ports out of what hosts are told. Their addresses stay claimed.
+async fn unplug<S: Store>(context: &Context<S>, item: &WorkItem, row: &Instance) -> Result<(), Failure> {
+    let ports: Vec<Port> = context.store.list(&Query::by("instance_id", &row.id())).await?;
+    if ports.iter().any(|p| !p.removing) {
+        let mut tx = context.begin(item).await?;
+        for port in ports.iter().filter(|p| !p.removing) {
+            let mut port = same(&mut tx, port).await?;
+            port.removing = true;
+            tx.update(&mut port).await?;
+            tx.bump_generation(port.vpc).await?;
+        }
+        tx.commit().await?;
+    }
+    for port in &ports {
+        network::apply(context, row.host, port.vpc).await?;
+    }
+    Ok(())
+}
+
+async fn release<S: Store>(
+    context: &Context<S>,
+    item: &WorkItem,
+    read: &Instance,
+    volumes: &[Volume],
+) -> Result<Outcome, Failure> {
+    let now = Timestamp::now();
+    let mut tx = context.begin(item).await?;
+    let mut row = same(&mut tx, read).await?;
+    for mut port in tx.list::<Port>(&Query::by("instance_id", &row.id())).await? {
+        port.meta.deleted_at = Some(now);
+        tx.update(&mut port).await?;
+        tx.enqueue(WorkKind::Vpc, *port.vpc.as_uuid()).await?;
+    }
+    for volume in volumes {
+        let mut volume = same(&mut tx, volume).await?;
+        if volume.root {
+            volume.status = VolumeStatus::Deleted;
+            volume.meta.deleted_at = Some(now);
+        } else {
+            if volume.status == VolumeStatus::Creating {
+                volume.host = None;
+                volume.host_name.clear();
+            }
+            volume.status = VolumeStatus::Available;
+            volume.instance = None;
+            volume.instance_name.clear();
+        }
+        tx.update(&mut volume).await?;
+    }
+    if row.holds_capacity {
+        tx.release_capacity(row.host, row.vcpus, row.memory_mib).await?;
+        row.holds_capacity = false;
+    }
+    if row.desired == Desired::Deleted {
+        row.status = become_status(&row, InstanceStatus::Deleted)?;
+        row.meta.deleted_at = Some(now);
+        row.started_at = None;
+        tx.event(event(&row, "instance.deleted", "")).await?;
+    }
+    tx.update(&mut row).await?;
+    tx.commit().await?;
+    Ok(Outcome::Done)
+}

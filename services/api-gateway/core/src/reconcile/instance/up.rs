@@ -1,0 +1,197 @@
+//! An instance that shall run.
+
+use cloud_domain::{Incarnation, InstanceStatus};
+use futures::future::try_join_all;
+
+use super::{Context, Failure, Outcome, become_status, event, same, target};
+use crate::{
+    model::{Desired, Instance, Timestamp, Volume, VolumeStatus},
+    ports::{
+        BackendError, DiskSpec, Guest, GuestPower, GuestReason, GuestSpec, NicSpec, Store, StoredVolume, Tx,
+        VolumeSpec, WorkItem, WorkKind,
+    },
+    reconcile::{image, network},
+};
+
+pub(super) async fn reconcile<S: Store>(
+    context: &Context<S>,
+    item: &WorkItem,
+    row: &Instance,
+) -> Result<Outcome, Failure> {
+    if row.status != InstanceStatus::Starting {
+        let guest = context.backends.compute.get(row.host, row.id()).await?;
+        return match guest {
+            Some(guest) if guest.incarnation == row.incarnation => present(context, item, row, guest).await,
+            // Gone from a healthy hypervisor, or another start of it is there: start it again.
+            _ => start_again(context, item, row, "it was missing on its host").await,
+        };
+    }
+    let guest = ensure(context, item, row).await?;
+    settle(context, item, row, guest).await
+}
+
+/// A guest of this start that was up before.
+async fn present<S: Store>(
+    context: &Context<S>,
+    item: &WorkItem,
+    row: &Instance,
+    guest: Guest,
+) -> Result<Outcome, Failure> {
+    match (guest.power, guest.reason) {
+        (GuestPower::Running, _) if guest.boot_generation < row.boot_generation => {
+            let guest = ensure(context, item, row).await?;
+            settle(context, item, row, guest).await
+        }
+        // The hypervisor does not say why: it or the host was restarted, and the guest went down with it.
+        (GuestPower::Shutoff, GuestReason::Unknown | GuestReason::NeverStarted) => {
+            start_again(context, item, row, "its host was restarted").await
+        }
+        _ => settle(context, item, row, guest).await,
+    }
+}
+
+/// Makes everything the guest needs, then the guest.
+async fn ensure<S: Store>(context: &Context<S>, item: &WorkItem, row: &Instance) -> Result<Guest, Failure> {
+    let (disks, nics) = futures::future::try_join(disks(context, item, row), nics(context, row)).await?;
+    let spec = GuestSpec {
+        name: row.meta.name.clone(),
+        vcpus: row.vcpus,
+        memory_mib: row.memory_mib,
+        disks,
+        nics,
+        ssh_keys: row.ssh_keys.clone(),
+        user_data: row.user_data.clone(),
+        boot_generation: row.boot_generation,
+    };
+    Ok(context.backends.compute.ensure(target(row), spec).await?)
+}
+
+async fn disks<S: Store>(context: &Context<S>, item: &WorkItem, row: &Instance) -> Result<Vec<DiskSpec>, Failure> {
+    let made = try_join_all(row.disks.iter().map(|disk| async move {
+        let found: Option<Volume> = context.store.get(*disk.volume.as_uuid()).await?;
+        let volume = found.ok_or_else(|| Failure::Final(format!("volume `{}` has no row", disk.name)))?;
+        let stored = ensure_volume(context, row, &volume).await?;
+        Ok::<_, Failure>((volume, stored))
+    }))
+    .await?;
+    // From here on a missing volume is missing data. Written before the guest is, so that nothing a guest wrote is ever made anew.
+    let fresh: Vec<&Volume> = made.iter().map(|(v, _)| v).filter(|v| v.status == VolumeStatus::Creating).collect();
+    if !fresh.is_empty() {
+        let mut tx = context.begin(item).await?;
+        for volume in fresh {
+            let mut volume = same(&mut tx, volume).await?;
+            volume.status = VolumeStatus::InUse;
+            tx.update(&mut volume).await?;
+        }
+        tx.commit().await?;
+    }
+    let disk = |(volume, stored): (Volume, StoredVolume)| DiskSpec {
+        volume: volume.id(),
+        path: stored.path,
+        format: stored.format,
+    };
+    Ok(made.into_iter().map(disk).collect())
+}
+
+async fn ensure_volume<S: Store>(
+    context: &Context<S>,
+    row: &Instance,
+    volume: &Volume,
+) -> Result<StoredVolume, Failure> {
+    let may_create = volume.status == VolumeStatus::Creating;
+    if let Some(image) = volume.image.filter(|_| may_create) {
+        image::ensure_on_host(context, row.host, image).await?;
+    }
+    let spec = VolumeSpec {
+        host: row.host,
+        id: volume.id(),
+        version: volume.meta.version,
+        size_bytes: volume.size.bytes(),
+        image: volume.image,
+        pool: volume.pool.clone(),
+        may_create,
+    };
+    context.backends.storage.ensure_volume(spec).await.map_err(|error| match error {
+        BackendError::DataMissing(message) => Failure::Final(format!(
+            "the data of volume `{}` is missing on host {}: {message}",
+            volume.meta.name, row.host_name
+        )),
+        other => other.into(),
+    })
+}
+
+async fn nics<S: Store>(context: &Context<S>, row: &Instance) -> Result<Vec<NicSpec>, Failure> {
+    let mut nics = Vec::with_capacity(row.nics.len());
+    for nic in &row.nics {
+        let plugged = network::apply(context, row.host, nic.vpc).await?;
+        let port = plugged.into_iter().find(|p| p.id == nic.port);
+        let port =
+            port.ok_or_else(|| BackendError::Failed(format!("the network-agent did not plug port {}", nic.port)))?;
+        nics.push(NicSpec { port: nic.port, mac: nic.mac, device: port.device, mtu: context.settings.mtu });
+    }
+    Ok(nics)
+}
+
+/// Writes down what the guest of this start does.
+async fn settle<S: Store>(
+    context: &Context<S>,
+    item: &WorkItem,
+    read: &Instance,
+    guest: Guest,
+) -> Result<Outcome, Failure> {
+    let (status, action, reason) = match (guest.power, guest.reason) {
+        (GuestPower::Running, _) => (InstanceStatus::Running, "instance.running", ""),
+        (GuestPower::Paused, GuestReason::IoError) => (
+            InstanceStatus::Paused,
+            "instance.paused",
+            "a disk of its host does not take its writes; it goes on when it does",
+        ),
+        (GuestPower::Paused, _) => (InstanceStatus::Paused, "instance.paused", "paused on its host"),
+        (_, GuestReason::GuestShutdown) => (InstanceStatus::Stopped, "instance.stopped", "the guest shut itself down"),
+        (_, GuestReason::Crashed) => (InstanceStatus::Stopped, "instance.stopped", "the guest crashed"),
+        (_, GuestReason::Destroyed) => (InstanceStatus::Stopped, "instance.stopped", "powered off on its host"),
+        (GuestPower::Shutoff | GuestPower::Crashed, _) => {
+            return Err(BackendError::Failed("the hypervisor did not start the guest".into()).into());
+        }
+    };
+    if read.status == status && read.status_reason == reason && read.has_run {
+        return Ok(Outcome::Done);
+    }
+    let mut tx = context.begin(item).await?;
+    let mut row = same(&mut tx, read).await?;
+    row.status = become_status(&row, status)?;
+    reason.clone_into(&mut row.status_reason);
+    row.has_run = true;
+    row.start_deadline = None;
+    match status {
+        InstanceStatus::Stopped => {
+            row.desired = Desired::Stopped;
+            row.started_at = None;
+        }
+        _ => row.started_at = guest.started_at.or(row.started_at).or_else(|| Some(Timestamp::now())),
+    }
+    tx.update(&mut row).await?;
+    tx.event(event(&row, action, reason)).await?;
+    tx.commit().await?;
+    Ok(Outcome::Done)
+}
+
+/// Back to STARTING, as another start.
+async fn start_again<S: Store>(
+    context: &Context<S>,
+    item: &WorkItem,
+    read: &Instance,
+    why: &str,
+) -> Result<Outcome, Failure> {
+    let mut tx = context.begin(item).await?;
+    let mut row = same(&mut tx, read).await?;
+    row.status = become_status(&row, InstanceStatus::Starting)?;
+    row.status_reason = format!("started again: {why}");
+    row.incarnation = Incarnation::random();
+    row.start_deadline = Some(Timestamp::now().plus(context.settings.start_timeout));
+    tx.update(&mut row).await?;
+    tx.event(event(&row, "instance.restart", why)).await?;
+    tx.enqueue(WorkKind::Instance, row.meta.id).await?;
+    tx.commit().await?;
+    Ok(Outcome::Done)
+}

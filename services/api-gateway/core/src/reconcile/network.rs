@@ -1,0 +1,143 @@
+//! Telling hosts the state of the VPCs they take part in.
+//!
+//! A host is always told the whole state of a VPC, read in one snapshot together with its generation. One push to a host and VPC is under way at
+//! a time; who waits for it reads the snapshot afterwards, so that many changes become one push.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Mutex, PoisonError},
+};
+
+use cloud_domain::{HostId, SessionId, VpcId};
+use futures::future::join_all;
+
+use super::{Context, Failure, Outcome, locks::KeyedLocks};
+use crate::{
+    model::{AgentRole, Host, Port, Subnet, Vpc},
+    ports::{BackendError, PluggedPort, SlicePort, SliceSubnet, Store, VpcSlice, VpcSnapshot, WorkItem},
+};
+
+/// What an agent was last told.
+#[derive(Debug, Clone)]
+struct Applied {
+    session: SessionId,
+    generation: u64,
+    ports: Vec<PluggedPort>,
+}
+
+/// What every host was last told. Lost with the process: then all is told again, which changes nothing.
+#[derive(Debug, Default)]
+pub(super) struct Slices {
+    applied: Mutex<HashMap<(HostId, VpcId), Applied>>,
+    pushes: KeyedLocks<(HostId, VpcId)>,
+}
+
+impl Slices {
+    fn get(&self, key: (HostId, VpcId)) -> Option<Applied> {
+        self.applied.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned()
+    }
+
+    fn set(&self, key: (HostId, VpcId), applied: Option<Applied>) {
+        let mut all = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
+        match applied {
+            Some(applied) => all.insert(key, applied),
+            None => all.remove(&key),
+        };
+    }
+
+    fn hosts_of(&self, vpc: VpcId) -> Vec<HostId> {
+        let all = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
+        all.keys().filter(|(_, v)| *v == vpc).map(|(h, _)| *h).collect()
+    }
+}
+
+/// Makes a host's switch forward by the VPC's present state, and says where its ports are plugged.
+pub(super) async fn apply<S: Store>(
+    context: &Context<S>,
+    host: HostId,
+    vpc: VpcId,
+) -> Result<Vec<PluggedPort>, Failure> {
+    let key = (host, vpc);
+    let _push = context.slices.pushes.lock(&key).await;
+    let agent = context.registry.agent(host, AgentRole::Network);
+    let session =
+        agent.ok_or_else(|| BackendError::Unreachable("the network-agent has not registered".into()))?.session;
+    let Some(VpcSnapshot { generation, subnets, ports }) = context.store.vpc_snapshot(vpc).await? else {
+        return Err(Failure::Final(format!("VPC {vpc} has no row")));
+    };
+    if let Some(known) = context.slices.get(key)
+        && known.session == session
+        && known.generation == generation
+    {
+        return Ok(known.ports);
+    }
+    if !ports.iter().any(|p| p.host == host && !p.removing) {
+        context.backends.network.remove(host, vpc, generation).await?;
+        context.slices.set(key, None);
+        return Ok(Vec::new());
+    }
+    let row: Option<Vpc> = context.store.get(*vpc.as_uuid()).await?;
+    let row = row.ok_or_else(|| Failure::Final(format!("VPC {vpc} has no row")))?;
+    let tunnels = tunnels(context, host, &ports).await?;
+    let slice = slice(&row, generation, context.settings.mtu, host, &subnets, &ports, &tunnels);
+    let plugged = context.backends.network.apply(host, &slice).await?;
+    context.slices.set(key, Some(Applied { session, generation, ports: plugged.clone() }));
+    Ok(plugged)
+}
+
+/// Where the tunnels to the other hosts of these ports end.
+async fn tunnels<S: Store>(
+    context: &Context<S>,
+    here: HostId,
+    ports: &[Port],
+) -> Result<HashMap<HostId, String>, Failure> {
+    let others: BTreeSet<HostId> = ports.iter().map(|p| p.host).filter(|h| *h != here).collect();
+    let mut tunnels = HashMap::new();
+    for host in others {
+        if let Some(row) = context.store.get::<Host>(*host.as_uuid()).await? {
+            tunnels.insert(host, row.capacity.tunnel_address);
+        }
+    }
+    Ok(tunnels)
+}
+
+fn slice(
+    vpc: &Vpc,
+    generation: u64,
+    mtu: u32,
+    host: HostId,
+    subnets: &[Subnet],
+    ports: &[Port],
+    tunnels: &HashMap<HostId, String>,
+) -> VpcSlice {
+    let subnet = |s: &Subnet| SliceSubnet { id: s.id(), cidr: s.cidr, dns_servers: s.dns_servers.clone() };
+    let port = |p: &Port| SlicePort {
+        id: p.id(),
+        subnet: p.subnet,
+        instance: p.instance,
+        mac: p.mac,
+        ip: p.ip,
+        local: p.host == host,
+        tunnel_address: tunnels.get(&p.host).cloned().unwrap_or_default(),
+        hostname: p.instance_name.clone(),
+    };
+    VpcSlice {
+        vpc: vpc.id(),
+        vni: vpc.vni,
+        generation,
+        mtu,
+        subnets: subnets.iter().map(subnet).collect(),
+        ports: ports.iter().filter(|p| !p.removing).map(port).collect(),
+    }
+}
+
+/// Tells every host that has, or had, ports in the VPC. All are told, whoever fails.
+pub(super) async fn reconcile<S: Store>(context: &Context<S>, item: &WorkItem) -> Result<Outcome, Failure> {
+    let vpc = VpcId::from(item.id);
+    let Some(VpcSnapshot { ports, .. }) = context.store.vpc_snapshot(vpc).await? else { return Ok(Outcome::Done) };
+    let mut hosts: BTreeSet<HostId> = ports.iter().map(|p| p.host).collect();
+    hosts.extend(context.slices.hosts_of(vpc));
+    let told = join_all(hosts.into_iter().map(|host| apply(context, host, vpc))).await;
+    told.into_iter().collect::<Result<Vec<_>, _>>()?;
+    Ok(Outcome::Done)
+}

@@ -1,0 +1,31 @@
+//! Volumes: removing those that shall be gone. Making one belongs to the instance it is first attached to.
+
+use super::{Context, Failure, Outcome, event};
+use crate::{
+    model::{Resource, Timestamp, Volume, VolumeStatus},
+    ports::{Store, StoreError, Tx, WorkItem},
+};
+
+pub(super) async fn reconcile<S: Store>(context: &Context<S>, item: &WorkItem) -> Result<Outcome, Failure> {
+    let Some(read) = context.store.get::<Volume>(item.id).await? else { return Ok(Outcome::Done) };
+    if read.status != VolumeStatus::Deleting {
+        return Ok(Outcome::Done);
+    }
+    if let Some(host) = read.host {
+        context.backends.storage.remove_volume(host, read.id(), read.meta.version).await?;
+    }
+    let mut tx = context.begin(item).await?;
+    let mut row = same(&mut tx, &read).await?;
+    row.status = VolumeStatus::Deleted;
+    row.meta.deleted_at = Some(Timestamp::now());
+    tx.update(&mut row).await?;
+    tx.event(event(&row, "volume.deleted", "")).await?;
+    tx.commit().await?;
+    Ok(Outcome::Done)
+}
+
+/// The row as it was read before the agents were called. Stale where it has changed: what was done was done for an older intent.
+pub(super) async fn same<R: Resource, T: Tx>(tx: &mut T, read: &R) -> Result<R, StoreError> {
+    let row: Option<R> = tx.get(read.meta().id).await?;
+    row.filter(|r| r.meta().version == read.meta().version).ok_or(StoreError::Stale)
+}

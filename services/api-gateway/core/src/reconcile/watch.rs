@@ -1,0 +1,98 @@
+//! Watching the hosts: what their hypervisors report wakes work at once, and a sweep finds what they did not report.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use cloud_domain::{HostId, InstanceStatus};
+use futures::StreamExt;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+
+use super::{Context, Failure};
+use crate::{
+    model::{Desired, Instance},
+    ports::{Guest, GuestPower, Query, Store, Tx, WorkKind},
+};
+
+/// How often to look for hosts that have joined.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long to wait before watching a host again.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// Watches every host until `shutdown`.
+pub(super) async fn run<S: Store>(context: Arc<Context<S>>, shutdown: CancellationToken) {
+    let mut watchers: HashMap<HostId, AbortOnDropHandle<()>> = HashMap::new();
+    while !shutdown.is_cancelled() {
+        for (host, _) in context.registry.hosts() {
+            // One that has ended has panicked: it is started again.
+            if watchers.get(&host).is_none_or(AbortOnDropHandle::is_finished) {
+                let watcher = tokio::spawn(watch(Arc::clone(&context), host));
+                watchers.insert(host, AbortOnDropHandle::new(watcher));
+            }
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = sleep(LOOK) => {}
+        }
+    }
+}
+
+/// Watches one host for ever.
+async fn watch<S: Store>(context: Arc<Context<S>>, host: HostId) {
+    loop {
+        if let Err(error) = watch_once(&context, host).await {
+            tracing::debug!(%host, %error, "the host cannot be watched now");
+        }
+        sleep(AGAIN).await;
+    }
+}
+
+async fn watch_once<S: Store>(context: &Context<S>, host: HostId) -> Result<(), Failure> {
+    let mut changes = context.backends.compute.watch(host).await?;
+    // What changed while nobody watched is found by comparing.
+    sweep(context, host).await?;
+    let mut next_sweep = Instant::now() + context.settings.sweep_interval;
+    loop {
+        tokio::select! {
+            change = changes.next() => match change {
+                Some(id) => {
+                    let mut tx = context.store.begin().await?;
+                    tx.enqueue(WorkKind::Instance, *id.as_uuid()).await?;
+                    tx.commit().await?;
+                }
+                None => return Ok(()),
+            },
+            () = sleep_until(next_sweep) => {
+                sweep(context, host).await?;
+                next_sweep = Instant::now() + context.settings.sweep_interval;
+            }
+        }
+    }
+}
+
+/// Compares a host's guests with what they should be, and wakes the work of those that differ.
+async fn sweep<S: Store>(context: &Context<S>, host: HostId) -> Result<(), Failure> {
+    let guests: HashMap<_, _> = context.backends.compute.list(host).await?.into_iter().map(|g| (g.id, g)).collect();
+    let rows: Vec<Instance> = context.store.list(&Query::by("host_id", &host)).await?;
+    let different: Vec<_> = rows.iter().filter(|row| differs(row, guests.get(&row.id()))).collect();
+    if different.is_empty() {
+        return Ok(());
+    }
+    let mut tx = context.store.begin().await?;
+    for row in different {
+        tx.enqueue(WorkKind::Instance, row.meta.id).await?;
+    }
+    tx.commit().await?;
+    Ok(())
+}
+
+fn differs(row: &Instance, guest: Option<&Guest>) -> bool {
+    let running = guest.is_some_and(|g| g.power == GuestPower::Running);
+    match row.status {
+        InstanceStatus::Running => !guest.is_some_and(|g| running && g.incarnation == row.incarnation),
+        InstanceStatus::Paused => !guest.is_some_and(|g| g.power == GuestPower::Paused),
+        InstanceStatus::Stopped => running,
+        InstanceStatus::Error => guest.is_some() && (running || row.desired == Desired::Cleaned),
+        // Work is under way or due anyway.
+        _ => false,
+    }
+}
