@@ -166,7 +166,7 @@ fn texts(value: toml::Value) -> Option<Vec<String>> {
         toml::Value::Boolean(truth) => vec![truth.to_string()],
         toml::Value::Array(values) => values
             .into_iter()
-            .map(|value| texts(value).filter(|t| t.len() == 1).and_then(|mut t| t.pop()))
+            .map(|value| if value.is_array() { None } else { texts(value)?.pop() })
             .collect::<Option<_>>()?,
         toml::Value::Datetime(_) | toml::Value::Table(_) => return None,
     })

@@ -15,11 +15,27 @@ use tonic_health::pb::{
     health_server::{Health, HealthServer},
 };
 
+/// The components that a daemon needs: why one is not ready, or `None` where it is.
+type Components = BTreeMap<&'static str, Option<String>>;
+
 /// What a daemon needs in order to serve, by component; it is ready when every component is. Clones share their state.
 #[derive(Debug, Clone)]
 pub struct Readiness {
-    /// The reason by component that is not ready, or `None` where it is.
-    components: Arc<watch::Sender<BTreeMap<&'static str, Option<String>>>>,
+    components: Arc<watch::Sender<Components>>,
+}
+
+/// Waits for a daemon to be ready, or not to be any more.
+#[derive(Debug)]
+pub struct ReadyWatch(watch::Receiver<Components>);
+
+impl ReadyWatch {
+    /// Waits until readiness is as `wanted`.
+    ///
+    /// # Errors
+    /// Every [`Readiness`] is gone.
+    pub async fn wait_for(&mut self, mut wanted: impl FnMut(bool) -> bool) -> Result<(), watch::error::RecvError> {
+        self.0.wait_for(|all| wanted(all.values().all(Option::is_none))).await.map(|_| ())
+    }
 }
 
 impl Default for Readiness {
@@ -64,6 +80,12 @@ impl Readiness {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.components.borrow().values().all(Option::is_none)
+    }
+
+    /// Whether every component is ready, as it changes.
+    #[must_use]
+    pub fn watch(&self) -> ReadyWatch {
+        ReadyWatch(self.components.subscribe())
     }
 
     /// `GET /health/live` (200 while the process serves) and `GET /health/ready` (503, naming what is missing, while it is not).

@@ -6,14 +6,17 @@
 
 use std::{
     fs, io,
+    os::fd::AsFd,
     os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
 
+use rustix::net::{RecvFlags, recv};
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::{
+    io::Interest,
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
     task,
 };
@@ -147,6 +150,38 @@ impl Listener {
     }
 }
 
+impl Stream {
+    /// Waits until there is something to read, or the end.
+    ///
+    /// # Errors
+    /// The connection failed.
+    pub async fn readable(&self) -> io::Result<()> {
+        loop {
+            // Readiness may be reported without cause; only a look at the data tells.
+            let looked = match self {
+                Self::Unix(stream) => {
+                    stream.readable().await?;
+                    stream.try_io(Interest::READABLE, || peek(stream))
+                }
+                Self::Tcp(stream) => {
+                    stream.readable().await?;
+                    stream.try_io(Interest::READABLE, || peek(stream))
+                }
+            };
+            match looked {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                other => return other,
+            }
+        }
+    }
+}
+
+fn peek(stream: impl AsFd) -> io::Result<()> {
+    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+    recv(stream, &mut [0_u8; 1], flags)?;
+    Ok(())
+}
+
 impl Drop for Listener {
     fn drop(&mut self) {
         if let Some(file) = &self.file {
@@ -175,9 +210,8 @@ impl SocketFile {
 fn bind_unix(path: &Path) -> Result<(std::os::unix::net::UnixListener, SocketFile), ListenError> {
     let address = || Address::Unix(path.to_owned());
     let io_error = |source| ListenError::Io { address: address(), source };
-    let (directory, name) = match (path.parent(), path.file_name()) {
-        (Some(directory), Some(name)) => (directory, name),
-        _ => return Err(io_error(io::Error::new(io::ErrorKind::InvalidInput, "not the path of a file"))),
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io_error(io::Error::new(io::ErrorKind::InvalidInput, "not the path of a file")));
     };
     fs::DirBuilder::new().recursive(true).mode(0o755).create(directory).map_err(io_error)?;
     let _lock = lock_directory(directory).map_err(io_error)?;

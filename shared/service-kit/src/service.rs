@@ -1,27 +1,33 @@
 //! A set of gRPC services as an axum router that can carry other routes beside them.
 
-use axum::{
-    Router,
-    extract::Request,
-    response::{IntoResponse, Response},
-};
-use http::{Method, Uri, header};
+use std::sync::{Arc, LazyLock};
+
+use axum::{Router, response::Response};
+use http::header;
 use tonic::{Status, service::Routes};
 
-use crate::error::{ServiceError, rest_response};
+use crate::error::{ServiceError, rest_error_body};
 
 /// The services of `routes`, with fallbacks that answer in the caller's own protocol: a gRPC call of an unknown service is
 /// UNIMPLEMENTED, an unknown path is 404 and a wrong method 405, with the REST error body.
 ///
 /// tonic's own fallback answers every unknown path with 200 and a gRPC status, which no REST client understands.
 pub fn into_router(routes: Routes) -> Router {
-    with_fallbacks(routes.into_axum_router().reset_fallback())
+    with_fallbacks(routes.into_axum_router())
 }
 
-/// Sets the fallbacks of [`into_router`] on any router. Call it after all routes were added: the answer for a wrong method is set
-/// on the routes there are.
+/// Sets the fallbacks of [`into_router`] on any router, in place of its own. Call it after all routes were added: the answer for a
+/// wrong method is set on the routes there are.
 pub fn with_fallbacks(router: Router) -> Router {
-    router.fallback(unknown).method_not_allowed_fallback(wrong_method)
+    cloud_rest::with_fallbacks(router, &rest_config())
+}
+
+/// How REST is served with this crate's errors; for the routers of `cloud_contracts::rest`.
+#[must_use]
+pub fn rest_config() -> Arc<cloud_rest::Config> {
+    static CONFIG: LazyLock<Arc<cloud_rest::Config>> =
+        LazyLock::new(|| Arc::new(cloud_rest::Config::new(rest_error_body)));
+    CONFIG.clone()
 }
 
 /// Whether a request is a gRPC or gRPC-Web call.
@@ -33,39 +39,7 @@ pub fn is_grpc(headers: &http::HeaderMap) -> bool {
 #[must_use]
 pub fn error_response(grpc: bool, error: ServiceError) -> Response {
     let status = Status::from(error);
-    if grpc { status.into_http::<axum::body::Body>() } else { rest_response(&status) }
-}
-
-async fn unknown(request: Request) -> Response {
-    let grpc = is_grpc(request.headers());
-    let path = shown(request.uri());
-    let error = if grpc {
-        ServiceError::unimplemented(format!("this server has no method `{path}`")).with_reason("UNKNOWN_METHOD")
-    } else {
-        ServiceError::new(
-            tonic::Code::NotFound,
-            "UNKNOWN_PATH",
-            format!("this server has no path `{path}`: GET /openapi.json lists them, where there is a REST API"),
-        )
-    };
-    error_response(grpc, error)
-}
-
-async fn wrong_method(method: Method, uri: Uri, headers: http::HeaderMap) -> Response {
-    let message = format!("`{}` does not accept {method}", shown(&uri));
-    if is_grpc(&headers) {
-        return error_response(true, ServiceError::unimplemented(message));
-    }
-    // No gRPC code stands for 405.
-    let body = serde_json::json!({"error": {
-        "code": 405, "status": "METHOD_NOT_ALLOWED", "message": message, "details": [],
-    }});
-    (http::StatusCode::METHOD_NOT_ALLOWED, axum::Json(body)).into_response()
-}
-
-/// A path for a message: whatever a client sent, but not all of it.
-fn shown(uri: &Uri) -> String {
-    uri.path().chars().take(200).collect()
+    if grpc { status.into_http::<axum::body::Body>() } else { cloud_rest::error_response(&rest_config(), &status) }
 }
 
 /// Adds gRPC reflection, v1 and v1alpha (which older clients speak), for the given services of the contracts and for health and
@@ -79,7 +53,7 @@ pub fn add_reflection(routes: Routes, services: &[&str]) -> Result<Routes, tonic
             .register_encoded_file_descriptor_set(cloud_contracts::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
         let all = services.iter().copied().chain(["grpc.health.v1.Health"]);
-        all.fold(builder, |builder, name| builder.with_service_name(name))
+        all.fold(builder, tonic_reflection::server::Builder::with_service_name)
     };
     Ok(routes.add_service(builder().build_v1()?).add_service(builder().build_v1alpha()?))
 }

@@ -6,7 +6,7 @@ mod status;
 
 use std::{borrow::Cow, collections::BTreeMap, error::Error, fmt, ops, time::Duration};
 
-pub use rest::{http_status, rest_error_body, rest_response};
+pub use rest::{http_status, rest_error_body};
 pub use status::code_name as status_name;
 pub use tonic::Code;
 

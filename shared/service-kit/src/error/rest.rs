@@ -1,10 +1,6 @@
 //! A gRPC status as a REST answer.
 
-use axum::{
-    Json,
-    response::{IntoResponse, Response},
-};
-use http::{HeaderValue, StatusCode, header};
+use http::StatusCode;
 use serde_json::{Value, json};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetail, StatusExt};
@@ -48,21 +44,6 @@ pub fn rest_error_body(status: &Status) -> (StatusCode, Value) {
         "details": details,
     }});
     (http, body)
-}
-
-/// The whole REST answer to a status, with `retry-after` and `www-authenticate` where they belong.
-#[must_use]
-pub fn rest_response(status: &Status) -> Response {
-    let (http, body) = rest_error_body(status);
-    let mut response = (http, Json(body)).into_response();
-    if let Some(delay) = status.get_details_retry_info().and_then(|r| r.retry_delay) {
-        let seconds = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-    }
-    if http == StatusCode::UNAUTHORIZED {
-        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-    }
-    response
 }
 
 /// One of the google.rpc messages that this API uses; others have no JSON form here.

@@ -82,8 +82,8 @@ fn the_rest_body_is_as_documented() {
 
 #[test]
 fn rest_answers_carry_the_headers_that_clients_act_on() {
-    let response = rest_response(&Status::from(full()));
+    let response = crate::service::error_response(false, full());
     assert_eq!(response.headers()["retry-after"], "2");
-    let response = rest_response(&Status::from(ServiceError::unauthenticated("no key")));
+    let response = crate::service::error_response(false, ServiceError::unauthenticated("no key"));
     assert_eq!(response.headers()["www-authenticate"], "Bearer");
 }

@@ -90,8 +90,7 @@ where
             if let Some(id) = context.request_id.to_header() {
                 parts.headers.insert(X_REQUEST_ID, id);
             }
-            observation.code =
-                if grpc { grpc_code(&parts.headers) } else { Some(parts.status.as_str().to_owned().into()) };
+            observation.answered(&parts);
             // What ended with its headers is a failure or has no body; nothing is left to observe.
             let body = ObservedBody { body, context, span, observation, connection, shutdown: None, ended: false };
             Ok(Response::from_parts(parts, Body::new(body)))
@@ -142,11 +141,25 @@ struct Observation {
 }
 
 impl Observation {
+    /// Takes what the head of the answer says.
+    fn answered(&mut self, head: &http::response::Parts) {
+        if self.grpc {
+            self.code = grpc_code(&head.headers);
+        } else if let Some(method) = head.extensions.get::<cloud_rest::RpcMethod>() {
+            // A method of the contract, over REST: measured under the same name and the same codes as over gRPC.
+            let code = head.extensions.get().copied().unwrap_or(tonic::Code::Ok);
+            self.label = RouteLabel::of_contract(method.0);
+            self.code = Some(status_name(code).into());
+        } else {
+            self.code = Some(head.status.as_str().to_owned().into());
+        }
+    }
+
     fn finish(&self, span: &Span) {
         // A gRPC answer that nobody read to its trailers.
         let code = self.code.as_deref().unwrap_or("CANCELLED");
         let elapsed = self.started.elapsed();
-        self.metrics.observe(&self.label, code, elapsed);
+        self.metrics.observe(&self.label, if self.grpc { "grpc" } else { "http" }, code, elapsed);
         let failed = matches!(code, "INTERNAL" | "UNKNOWN" | "DATA_LOSS") || code.starts_with('5');
         span.record("code", code);
         if failed {

@@ -2,7 +2,7 @@
 
 mod process;
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{borrow::Cow, collections::HashSet, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -29,9 +29,15 @@ pub struct Metrics {
 /// The bounded name of a route: a gRPC method of the contract (`cloud.v1.InstanceService/GetInstance`), or an HTTP method with the
 /// route's pattern (`GET /instances/{id}`). Never what a client made up.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RouteLabel(String);
+pub struct RouteLabel(Cow<'static, str>);
 
 impl RouteLabel {
+    /// A method of the contract, such as `cloud.v1.InstanceService/GetInstance`.
+    #[must_use]
+    pub const fn of_contract(method: &'static str) -> Self {
+        Self(Cow::Borrowed(method))
+    }
+
     /// The label's text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -41,7 +47,7 @@ impl RouteLabel {
 
 impl Metrics {
     /// The metrics of the daemon `service`, which every series names in the label `service`; process metrics and
-    /// `rpc_duration_seconds{method,code}` are there already.
+    /// `rpc_duration_seconds{method,protocol,code}` are there already.
     ///
     /// # Errors
     /// None for a `service` that is a valid label value.
@@ -50,7 +56,7 @@ impl Metrics {
         let registry = Registry::new_custom(None, Some(labels))?;
         let opts = HistogramOpts::new("rpc_duration_seconds", "How long requests took, by method and outcome.")
             .buckets(BUCKETS.to_vec());
-        let rpc = HistogramVec::new(opts, &["method", "code"])?;
+        let rpc = HistogramVec::new(opts, &["method", "protocol", "code"])?;
         registry.register(Box::new(rpc.clone()))?;
         registry.register(Box::new(process::ProcessCollector::new()?))?;
         Ok(Self { registry, rpc, methods: Arc::new(contract_methods()) })
@@ -71,20 +77,21 @@ impl Metrics {
     #[must_use]
     pub fn route_label(&self, method: &Method, path: &str, matched: Option<&str>) -> RouteLabel {
         RouteLabel(match matched {
-            None => "unmatched".to_owned(),
+            None => Cow::Borrowed("unmatched"),
             // The pattern of a tonic service.
             Some(pattern) if pattern.ends_with("/{*rest}") => {
                 let path = path.trim_start_matches('/');
                 let service = pattern.trim_start_matches('/').trim_end_matches("/{*rest}");
-                if self.methods.contains(path) { path.to_owned() } else { service.to_owned() }
+                Cow::Owned(if self.methods.contains(path) { path.to_owned() } else { service.to_owned() })
             }
-            Some(pattern) => format!("{} {pattern}", known_method(method)),
+            Some(pattern) => Cow::Owned(format!("{} {pattern}", known_method(method))),
         })
     }
 
-    /// Records one request.
-    pub fn observe(&self, label: &RouteLabel, code: &str, elapsed: Duration) {
-        self.rpc.with_label_values(&[label.as_str(), code]).observe(elapsed.as_secs_f64());
+    /// Records one request. `protocol` is `grpc` or `http`; `code` is the gRPC code of a method of the contract, whichever protocol it
+    /// came by, and the HTTP status of any other route.
+    pub fn observe(&self, label: &RouteLabel, protocol: &'static str, code: &str, elapsed: Duration) {
+        self.rpc.with_label_values(&[label.as_str(), protocol, code]).observe(elapsed.as_secs_f64());
     }
 
     /// The metrics in Prometheus' text format.
@@ -146,9 +153,10 @@ mod tests {
     #[test]
     fn requests_and_the_process_are_shown() {
         let metrics = Metrics::new("test").unwrap();
-        metrics.observe(&RouteLabel("GET /x".into()), "200", Duration::from_millis(3));
+        metrics.observe(&RouteLabel("GET /x".into()), "http", "200", Duration::from_millis(3));
         let text = metrics.render().unwrap();
-        let line = r#"rpc_duration_seconds_bucket{code="200",method="GET /x",service="test",le="0.005"} 1"#;
+        let line =
+            r#"rpc_duration_seconds_bucket{code="200",method="GET /x",protocol="http",service="test",le="0.005"} 1"#;
         assert!(text.contains(line), "{text}");
         for name in ["process_resident_memory_bytes", "process_cpu_seconds_total", "process_open_fds"] {
             let value = text.lines().find(|l| l.starts_with(name)).and_then(|l| l.rsplit(' ').next());

@@ -89,6 +89,12 @@ impl Server {
     }
 
     pub(super) async fn run(self, stream: Stream) {
+        // The time limits of the protocols start with the first byte, which alone tells the protocol.
+        let first_byte = time::timeout(self.handshake_timeout, stream.readable());
+        match self.shutdown.run_until_cancelled(first_byte).await {
+            Some(Ok(Ok(()))) => {}
+            None | Some(Ok(Err(_)) | Err(_)) => return,
+        }
         let plain = |peer| Connection { peer, tls: false, certificates: vec![], shutdown: self.shutdown.clone() };
         match stream {
             Stream::Unix(stream) => {

@@ -116,7 +116,7 @@ where
         }
         let line = match self.format {
             LogFormat::Json => json(event, fields, of_spans),
-            LogFormat::Text => text(event, fields, &of_spans),
+            LogFormat::Text => text(event, &fields, &of_spans),
         };
         // Nowhere is left to complain about a log that cannot be written.
         let _unwritable = self.writer.make_writer_for(event.metadata()).write_all(line.as_bytes());
@@ -143,7 +143,7 @@ fn json(event: &Event<'_>, fields: Fields, of_spans: Vec<(&'static str, Value)>)
     line
 }
 
-fn text(event: &Event<'_>, fields: Fields, of_spans: &[(&'static str, Value)]) -> String {
+fn text(event: &Event<'_>, fields: &Fields, of_spans: &[(&'static str, Value)]) -> String {
     let metadata = event.metadata();
     let mut line = format!("{} {:>5} {}:", timestamp(), metadata.level().as_str(), metadata.target());
     let mut rest = String::new();
