@@ -25,7 +25,8 @@ pub fn generate(pool: &DescriptorPool, api: &Api, names: &Names) -> Result<Strin
     }
     writeln!(
         out,
-        "/// A service whose requests are validated before it sees them, over REST and gRPC alike. A method that is not built is refused by name.
+        "/// A service whose requests are validated before it sees them, over REST and gRPC alike.
+        /// A method that is not built is refused by name.
         #[derive(Debug)]
         pub struct Checked<S>(pub ::std::sync::Arc<S>);
         impl<S> Checked<S> {{

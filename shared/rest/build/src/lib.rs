@@ -15,6 +15,8 @@
 //! Descriptors are read as a `prost_reflect::DescriptorPool`: `prost_types::FileDescriptorSet` has no place for
 //! custom options, and a round trip through it would drop every `google.api.http`.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
 pub mod api;
 pub mod checks;
 pub mod comments;

@@ -50,12 +50,12 @@ impl<'a> Schemas<'a> {
         full_name.strip_prefix(&format!("{}.", self.package)).unwrap_or(full_name).to_owned()
     }
 
-    fn refer(&mut self, name: String, make: impl FnOnce(&mut Self) -> Value) -> Value {
-        if !self.done.contains_key(&name) {
+    fn refer(&mut self, name: &str, make: impl FnOnce(&mut Self) -> Value) -> Value {
+        if !self.done.contains_key(name) {
             // First the name, so that a message within itself ends.
-            self.done.insert(name.clone(), Value::Null);
+            self.done.insert(name.to_owned(), Value::Null);
             let schema = make(self);
-            self.done.insert(name.clone(), schema);
+            self.done.insert(name.to_owned(), schema);
         }
         json!({"$ref": format!("#/components/schemas/{name}")})
     }
@@ -66,7 +66,7 @@ impl<'a> Schemas<'a> {
         if way == Way::In && self.outputs.contains(message.full_name()) {
             name += "Input";
         }
-        self.refer(name, |schemas| schemas.object(message, way, &[]))
+        self.refer(&name, |schemas| schemas.object(message, way, &[]))
     }
 
     /// A reference to the schema of a body: a request without the fields in its path.
@@ -76,7 +76,7 @@ impl<'a> Schemas<'a> {
         while self.done.get(&name).is_some_and(|other| *other != schema) {
             name += "Body";
         }
-        self.refer(name, |_| schema)
+        self.refer(&name, |_| schema)
     }
 
     fn object(&mut self, message: &MessageDescriptor, way: Way, without: &[&str]) -> Value {
@@ -185,7 +185,7 @@ impl<'a> Schemas<'a> {
 
     fn enumeration(&mut self, descriptor: &EnumDescriptor) -> Value {
         let name = self.short(descriptor.full_name());
-        self.refer(name, |schemas| {
+        self.refer(&name, |schemas| {
             let names: Vec<_> = descriptor.values().map(|value| value.name().to_owned()).collect();
             let mut about = schemas.comments.of(&descriptor.parent_file(), descriptor.path()).to_owned();
             for value in descriptor.values() {

@@ -1,7 +1,8 @@
 //! The JSON of protobuf messages.
 //!
 //! Generated code names one [`Codec`] per field: what a protobuf type looks like in JSON is said here, once,
-//! and the generated code stays three lines per field. The rules are those of the protobuf JSON mapping with these choices:
+//! and the generated code stays three lines per field. The rules are those of the protobuf JSON mapping with these
+//! choices:
 //!
 //! - fields go out under their proto names (`created_at`), and come in as snake or camel case;
 //! - fields without presence always go out, zero values too; absent messages and `optional` fields do not;

@@ -123,7 +123,12 @@ fn a_key_that_is_there_twice_is_refused() {
 
 proptest! {
     #[test]
-    fn what_is_written_is_read(long in any::<i64>(), short in any::<u32>(), bytes in any::<Vec<u8>>(), float in any::<f64>()) {
+    fn what_is_written_is_read(
+        long in any::<i64>(),
+        short in any::<u32>(),
+        bytes in any::<Vec<u8>>(),
+        float in any::<f64>(),
+    ) {
         prop_assert_eq!(read::<Num, i64>(&write::<Num, i64>(&long).to_string()), Ok(long));
         prop_assert_eq!(read::<Num, u32>(&write::<Num, u32>(&short).to_string()), Ok(short));
         let bytes = Bytes::from(bytes);

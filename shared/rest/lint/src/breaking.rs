@@ -1,6 +1,6 @@
 //! What a contract may not change once it is released: whatever a client of the released one, over gRPC or REST,
-//! would notice. Adding is free; a method or field that was not built may still be built differently over REST, as nobody
-//! could use it.
+//! would notice. Adding is free; a method or field that was not built may still be built differently over REST, as
+//! nobody could use it.
 use cloud_rest_build::{
     json::{has_option, oneof},
     options::{FieldRules, HttpRule, MethodOptions, http_rules, output_only, required},

@@ -20,7 +20,7 @@ pub fn with_fallbacks(router: Router, config: &Arc<Config>) -> Router {
 
 fn not_found(config: &Config, request: &Request) -> Response {
     let path = request.uri().path();
-    let content_type = request.headers().get(header::CONTENT_TYPE).map(|value| value.as_bytes());
+    let content_type = request.headers().get(header::CONTENT_TYPE).map(http::HeaderValue::as_bytes);
     if content_type.is_some_and(|value| value.starts_with(b"application/grpc")) {
         return status(Code::Unimplemented, "NO_METHOD", format!("there is no method {path}")).into_http();
     }

@@ -143,7 +143,8 @@ impl Checker {
         }
     }
 
-    /// A string that matches a pattern. A pattern that is not a regular expression (which a lint of the contracts rules out) matches nothing.
+    /// A string that matches a pattern. A pattern that is not a regular expression (which a lint of the contracts rules
+    /// out) matches nothing.
     pub fn pattern(&mut self, at: At<'_>, value: &str, regex: &LazyLock<Option<Regex>>, pattern: &str) {
         if !regex.as_ref().is_some_and(|regex| regex.is_match(value)) {
             let shown: String = value.chars().take(100).collect();
