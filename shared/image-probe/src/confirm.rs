@@ -1,33 +1,21 @@
 //! Lets `qemu-img` open the image in a confined child process, and compares what it says with the header.
 
-use std::{
-    io,
-    path::Path,
-    process::{ExitStatus, Stdio},
-    time::Duration,
-};
+use std::{path::Path, process::ExitStatus};
 
+use cloud_service_kit::exec::{Command, ExecError, run};
 use serde::Deserialize;
-use tokio::{
-    io::{AsyncRead, AsyncReadExt},
-    process::Command,
-    time::timeout,
-};
 
 use crate::{ImageInfo, Limits};
 
 /// `qemu-img info` writes a few KiB; what is more is not its answer.
-const MAX_OUTPUT: u64 = 256 << 10;
+const MAX_OUTPUT: usize = 256 << 10;
 
 /// Why `qemu-img` does not confirm an image.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfirmError {
-    /// The child process cannot be started or read.
-    #[error("failed to run `prlimit` and `qemu-img` (are util-linux and qemu-utils installed?)")]
-    Run(#[source] io::Error),
-    /// The image takes too long.
-    #[error("the image could not be examined within {0:?}")]
-    Deadline(Duration),
+    /// The child process cannot be run to its end.
+    #[error("the image could not be examined (are util-linux and qemu-utils installed?)")]
+    Run(#[source] ExecError),
     /// `qemu-img` cannot open the image, within its limits.
     #[error("qemu-img does not open the image: {message}")]
     Refused {
@@ -78,45 +66,26 @@ struct Specific {
 }
 
 pub(crate) async fn confirm(path: &Path, info: &ImageInfo, limits: &Limits) -> Result<(), ConfirmError> {
-    let mut command = Command::new("prlimit");
-    command
+    let command = Command::new("prlimit")
         .arg(format!("--as={}", limits.address_space))
         .arg(format!("--cpu={}", limits.cpu_seconds))
         .args(["--fsize=0", "--core=0", "--nofile=64", "--"])
         .args(["qemu-img", "info", "--output=json", "-f", info.format.as_str()])
         .arg(path)
-        .env("LC_ALL", "C")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
-    let run = async {
-        let mut child = command.spawn()?;
-        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        let (stdout, stderr) = tokio::try_join!(read(stdout), read(stderr))?;
-        Ok((child.wait().await?, stdout, stderr))
+        .deadline(limits.deadline)
+        .max_output(MAX_OUTPUT);
+    let output = match run(&command).await {
+        Ok(output) => output,
+        Err(ExecError::Failed { status, stderr, .. }) => {
+            return Err(ConfirmError::Refused { message: why(path, status, &stderr) });
+        }
+        Err(error) => return Err(ConfirmError::Run(error)),
     };
-    let (status, stdout, stderr) = timeout(limits.deadline, run)
-        .await
-        .map_err(|_| ConfirmError::Deadline(limits.deadline))?
-        .map_err(ConfirmError::Run)?;
-    if !status.success() {
-        return Err(ConfirmError::Refused { message: why(path, status, &stderr) });
-    }
-    compare(&serde_json::from_slice(&stdout).map_err(ConfirmError::Answer)?, info)
+    compare(&serde_json::from_slice(&output.stdout).map_err(ConfirmError::Answer)?, info)
 }
 
-async fn read(pipe: Option<impl AsyncRead + Unpin>) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    if let Some(pipe) = pipe {
-        pipe.take(MAX_OUTPUT).read_to_end(&mut bytes).await?;
-    }
-    Ok(bytes)
-}
-
-fn why(path: &Path, status: ExitStatus, stderr: &[u8]) -> String {
-    let text = String::from_utf8_lossy(stderr);
-    let text = text.trim().trim_start_matches("qemu-img: ").replace(&path.display().to_string(), "the image");
+fn why(path: &Path, status: ExitStatus, stderr: &str) -> String {
+    let text = stderr.trim_start_matches("qemu-img: ").replace(&path.display().to_string(), "the image");
     if text.is_empty() { format!("it ended with {status}") } else { text.chars().take(400).collect() }
 }
 

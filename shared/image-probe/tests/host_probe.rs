@@ -86,7 +86,7 @@ async fn limits_hold() {
     let starved = Limits { address_space: 4 * MIB, ..Limits::default() };
     assert!(matches!(probe(&path, &starved).await, Err(ProbeError::Confirm(ConfirmError::Refused { .. }))));
     let hasty = Limits { deadline: Duration::ZERO, ..Limits::default() };
-    assert!(matches!(probe(&path, &hasty).await, Err(ProbeError::Confirm(ConfirmError::Deadline(_)))));
+    assert!(matches!(probe(&path, &hasty).await, Err(ProbeError::Confirm(ConfirmError::Run(_)))));
     let small = Limits { max_virtual_size: MIB, ..Limits::default() };
     assert!(matches!(probe(&path, &small).await, Err(ProbeError::TooLarge { .. })));
     let error = probe(&dir.path().join("gone"), &Limits::default()).await.unwrap_err();

@@ -11,9 +11,12 @@ use crate::{
     images::until,
 };
 
+/// Names and contents.
+type Files = Vec<(String, Vec<u8>)>;
+
 /// What a crash can leave of a volume, by the files that are there: the states between any two steps of making and of
 /// removing it.
-fn states(agent: &Agent, spec: &VolumeSpec, size: u64) -> Vec<(&'static str, Vec<(String, Vec<u8>)>)> {
+fn states(agent: &Agent, spec: &VolumeSpec, size: u64) -> Vec<(&'static str, Files)> {
     let record = |state: &str| {
         let owner = serde_json::json!({
             "cloud_id": agent.gateway.cloud, "epoch": 1, "version": 1, "incarnation": null

@@ -34,11 +34,16 @@ mod recover;
 mod upload;
 mod volumes;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use cloud_domain::{ImageId, Mib, VolumeId};
 use cloud_image_probe::Limits;
+use tokio::time::Instant;
 
 use self::qemu_img::QemuImg;
 pub use self::{
@@ -70,14 +75,44 @@ pub struct Options {
 
 /// How long the pool's disk may take to answer a proof of health: less than a heartbeat waits.
 const HEALTH_DEADLINE: Duration = Duration::from_secs(4);
+/// How often a proof writes. Between, the marker and the space are enough: a write that has to reach the disk costs the
+/// guests on it something.
+const WRITE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The backend.
 pub struct Directory {
     pool: Arc<Pool>,
     qemu_img: QemuImg,
     probe: Limits,
-    /// Held by a proof of health until the disk answers, so that a dead disk holds one thread and not all.
-    proof: Arc<tokio::sync::Mutex<()>>,
+    health: Arc<Health>,
+}
+
+#[derive(Default)]
+struct Health {
+    /// Held by a proof until the disk answers, so that a dead disk holds one thread of proofs and not all. Has the time of
+    /// the last write that succeeded.
+    written: Arc<tokio::sync::Mutex<Option<Instant>>>,
+    /// When the proof that is under way began.
+    began: Mutex<Option<Instant>>,
+}
+
+impl Health {
+    fn began(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.began.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hangs(&self) -> bool {
+        self.began().is_some_and(|began| began.elapsed() >= HEALTH_DEADLINE)
+    }
+}
+
+/// A proof under way.
+struct Proof(Arc<Health>);
+
+impl Drop for Proof {
+    fn drop(&mut self) {
+        *self.0.began() = None;
+    }
 }
 
 impl Directory {
@@ -93,15 +128,19 @@ impl Directory {
             pool: Arc::new(pool),
             qemu_img: QemuImg::new(options.max_commands),
             probe: options.probe,
-            proof: Arc::default(),
+            health: Arc::default(),
         })
     }
 
-    /// Runs `work` where it may block, between two proofs that the pool is the right one.
+    /// Runs `work` where it may block, between two proofs that the pool is the right one. Refused while the disk is known
+    /// not to answer: whatever waits for it holds a thread.
     async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Pool) -> Result<T, StorageError> + Send + 'static,
     ) -> Result<T, StorageError> {
+        if self.health.hangs() {
+            return Err(self.slow());
+        }
         let pool = Arc::clone(&self.pool);
         let done = tokio::task::spawn_blocking(move || {
             pool.check()?;
@@ -112,23 +151,35 @@ impl Directory {
         done.await.map_err(|broken| StorageError::backend("use the pool", broken))?
     }
 
-    /// As [`Self::blocking`], for proofs of health: given up after a while, and not begun while one hangs.
+    /// Has the pool write something, now and then, and says what it has. Given up after a while, and not begun while an
+    /// earlier one hangs.
     async fn prove(
         &self,
-        work: impl FnOnce(&Pool) -> Result<PoolStatus, StorageError> + Send + 'static,
+        write: impl FnOnce(&Pool) -> Result<(), StorageError> + Send + 'static,
     ) -> Result<PoolStatus, StorageError> {
-        let proof = Arc::clone(&self.proof);
+        let (pool, health) = (Arc::clone(&self.pool), Arc::clone(&self.health));
         let prove = async {
-            let guard = proof.lock_owned().await;
-            self.blocking(move |pool| {
-                let status = work(pool);
-                drop(guard);
-                status
-            })
-            .await
+            let mut written = Arc::clone(&health.written).lock_owned().await;
+            *health.began() = Some(Instant::now());
+            let proof = Proof(health);
+            let done = tokio::task::spawn_blocking(move || {
+                let _proof = proof;
+                pool.check()?;
+                if written.is_none_or(|at| at.elapsed() >= WRITE_INTERVAL) {
+                    // Until it succeeds, every proof tries.
+                    *written = None;
+                    write(&pool)?;
+                    *written = Some(Instant::now());
+                }
+                pool.space()
+            });
+            done.await.map_err(|broken| StorageError::backend("prove the pool's health", broken))?
         };
-        let slow = || self.pool.unhealthy(format!("its disk did not answer within {} s", HEALTH_DEADLINE.as_secs()));
-        tokio::time::timeout(HEALTH_DEADLINE, prove).await.unwrap_or_else(|_| Err(slow()))
+        tokio::time::timeout(HEALTH_DEADLINE, prove).await.unwrap_or_else(|_| Err(self.slow()))
+    }
+
+    fn slow(&self) -> StorageError {
+        self.pool.unhealthy(format!("its disk did not answer within {} s", HEALTH_DEADLINE.as_secs()))
     }
 }
 
@@ -143,11 +194,7 @@ impl StorageBackend for Directory {
     }
 
     async fn status(&self) -> Result<PoolStatus, StorageError> {
-        self.prove(|pool| {
-            pool.prove_writable()?;
-            pool.space()
-        })
-        .await
+        self.prove(Pool::prove_writable).await
     }
 
     async fn space(&self) -> Result<PoolStatus, StorageError> {

@@ -186,6 +186,30 @@ async fn without_its_marker_the_pool_says_nothing() {
     assert_eq!(place.files().len(), 2, "no trace of the proofs");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_does_not_answer_holds_one_thread() {
+    let place = Place::new();
+    let directory = place.open().unwrap();
+    let (answer, disk) = std::sync::mpsc::channel::<()>();
+    let hang = directory.prove(move |_| {
+        disk.recv().unwrap();
+        Ok(())
+    });
+    // Time does not pass by itself while a thread blocks.
+    let later = async {
+        tokio::task::yield_now().await;
+        tokio::time::advance(HEALTH_DEADLINE).await;
+    };
+    let unhealthy = |error: StorageError| assert!(error.to_string().contains("did not answer"), "{error}");
+    unhealthy(tokio::join!(hang, later).0.unwrap_err());
+    unhealthy(directory.find_volume(VolumeId::random()).await.unwrap_err());
+    let again = directory.prove(|_| panic!("begun while another one hangs"));
+    unhealthy(tokio::join!(again, async { tokio::time::advance(HEALTH_DEADLINE).await }).0.unwrap_err());
+    answer.send(()).unwrap();
+    directory.status().await.unwrap();
+    directory.find_volume(VolumeId::random()).await.unwrap();
+}
+
 #[tokio::test]
 async fn every_state_that_a_crash_leaves_has_its_name() {
     let place = Place::new();
