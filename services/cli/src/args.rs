@@ -47,7 +47,7 @@ pub struct Connection {
     /// The project to work in, by name or id [default: the key's own]
     #[arg(long, global = true, env = "CLOUD_PROJECT", value_name = "PROJECT")]
     pub project: Option<String>,
-    /// Certificates (PEM) to trust for https, beside the system's
+    /// Certificates (PEM) to trust for https, in place of the system's
     #[arg(long, global = true, env = "CLOUD_CA_FILE", value_name = "FILE")]
     pub ca_file: Option<PathBuf>,
 }

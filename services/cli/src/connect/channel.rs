@@ -93,8 +93,8 @@ fn configure(settings: &Settings) -> Result<Endpoint, Error> {
 }
 
 fn tls_config(ca_file: Option<&Path>) -> Result<ClientTlsConfig, Error> {
-    let config = ClientTlsConfig::new().with_native_roots();
-    let Some(path) = ca_file else { return Ok(config) };
+    let config = ClientTlsConfig::new();
+    let Some(path) = ca_file else { return Ok(config.with_native_roots()) };
     let pem = fs::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
     if !pem.windows(27).any(|window| window == b"-----BEGIN CERTIFICATE-----") {
         return Err(Error::usage(format!("{} holds no certificate in PEM form", path.display())));

@@ -27,7 +27,7 @@ pub struct Settings {
     pub key: Key,
     /// What `x-project` says.
     pub project: Option<String>,
-    /// Certificates to trust beside the system's.
+    /// Certificates to trust in place of the system's.
     pub ca_file: Option<PathBuf>,
 }
 

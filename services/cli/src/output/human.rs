@@ -35,9 +35,9 @@ pub fn time(then: Option<&Timestamp>, now: SystemTime) -> String {
 pub fn span(duration: Duration) -> String {
     let millis = duration.as_millis();
     match millis {
-        _ if millis % 1_000 != 0 && millis < 10_000 => format!("{millis} ms"),
+        _ if !millis.is_multiple_of(1_000) && millis < 10_000 => format!("{millis} ms"),
         0..120_000 => format!("{} s", millis / 1_000),
-        _ if millis % 60_000 == 0 => format!("{} min", millis / 60_000),
+        _ if millis.is_multiple_of(60_000) => format!("{} min", millis / 60_000),
         _ => format!("{} min {} s", millis / 60_000, millis / 1_000 % 60),
     }
 }
