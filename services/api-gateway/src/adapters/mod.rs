@@ -1,3 +1,4 @@
 //! What the core's ports are implemented by.
 
+pub mod agents;
 pub mod sql;

@@ -196,6 +196,12 @@ impl HostRegistry {
         entry.agents.iter().map(health).collect()
     }
 
+    /// A host's name; its id where it never registered.
+    #[must_use]
+    pub fn name(&self, host: HostId) -> String {
+        self.lock().get(&host).map_or_else(|| host.to_string(), |h| h.name.clone())
+    }
+
     /// Every host: id and name.
     #[must_use]
     pub fn hosts(&self) -> Vec<(HostId, String)> {

@@ -1,0 +1,143 @@
+//! storage-agents.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use cloud_contracts::agent::{
+    self as wire, put_image_request::Message, storage_service_client::StorageServiceClient, volume_spec::Source,
+};
+use cloud_core::{
+    model::AgentRole,
+    ports::{BackendError, ImageFile, StorageBackend, StoredVolume, VolumeSpec},
+};
+use cloud_domain::{HostId, ImageId, VolumeId};
+use cloud_service_kit::{channel::AgentChannel, layers::NoDeadline};
+use tokio::{
+    fs::File,
+    io::AsyncReadExt,
+    sync::mpsc,
+    time::{Instant, timeout, timeout_at},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Request;
+
+use super::{
+    Agents,
+    clients::{Found, odd, request},
+};
+
+/// Bytes in one message of an image.
+const CHUNK: usize = 512 * 1024;
+/// How long a transfer may stand still.
+const STALL: Duration = Duration::from_secs(60);
+/// How long the agent may take to verify what it has received.
+const VERIFY: Duration = Duration::from_secs(300);
+
+fn client(found: &Found) -> StorageServiceClient<AgentChannel> {
+    StorageServiceClient::new(found.channel.clone())
+}
+
+#[async_trait]
+impl StorageBackend for Agents {
+    async fn has_image(&self, host: HostId, image: ImageId) -> Result<bool, BackendError> {
+        let found = self.find(host, AgentRole::Storage)?;
+        let message = wire::GetImageRequest { id: image.to_string() };
+        match self.call(host, &found, client(&found).get_image(request(message))).await {
+            Ok(_) => Ok(true),
+            Err(BackendError::NotFound(_)) => Ok(false),
+            Err(other) => Err(other),
+        }
+    }
+
+    async fn put_image(&self, host: HostId, image: ImageId, version: u64, file: ImageFile) -> Result<(), BackendError> {
+        let found = self.find(host, AgentRole::Storage)?;
+        let header = wire::ImageHeader {
+            context: Some(self.context(&found, version, String::new())),
+            id: image.to_string(),
+            format: file.format.as_str().to_owned(),
+            size_bytes: file.size_bytes,
+            sha256: file.sha256.clone(),
+        };
+        let _place = self.place(host).await?;
+        let (sender, receiver) = mpsc::channel(4);
+        let mut message = Request::new(ReceiverStream::new(receiver));
+        message.extensions_mut().insert(NoDeadline);
+        let mut storage = client(&found);
+        let mut answer = std::pin::pin!(storage.put_image(message));
+        let mut sending = std::pin::pin!(send(&found, &file, header, sender));
+        tokio::select! {
+            // The agent may answer before all is sent: it has the image, or does not want it.
+            early = &mut answer => return early.map(|_| ()).map_err(|s| found.error(&s)),
+            sent = &mut sending => sent?,
+        }
+        match timeout_at(Instant::now() + VERIFY, answer).await {
+            Ok(done) => done.map(|_| ()).map_err(|s| found.error(&s)),
+            Err(_) => Err(found.silent("did not say that it has the image")),
+        }
+    }
+
+    async fn remove_image(&self, host: HostId, image: ImageId, version: u64) -> Result<(), BackendError> {
+        let found = self.find(host, AgentRole::Storage)?;
+        let context = Some(self.context(&found, version, String::new()));
+        let message = wire::RemoveImageRequest { context, id: image.to_string() };
+        self.call(host, &found, client(&found).remove_image(request(message))).await?;
+        Ok(())
+    }
+
+    async fn ensure_volume(&self, spec: VolumeSpec) -> Result<StoredVolume, BackendError> {
+        let found = self.find(spec.host, AgentRole::Storage)?;
+        let message = wire::EnsureVolumeRequest {
+            context: Some(self.context(&found, spec.version, String::new())),
+            spec: Some(wire::VolumeSpec {
+                id: spec.id.to_string(),
+                size_bytes: spec.size_bytes,
+                pool: spec.pool,
+                source: spec.image.map(|i| Source::ImageId(i.to_string())),
+            }),
+            may_create: spec.may_create,
+        };
+        let answer = self.call(spec.host, &found, client(&found).ensure_volume(request(message))).await?;
+        let volume = answer.volume.ok_or_else(|| odd("no volume"))?;
+        Ok(StoredVolume { id: spec.id, path: volume.path, format: volume.format, pool: volume.pool })
+    }
+
+    async fn remove_volume(&self, host: HostId, id: VolumeId, version: u64) -> Result<(), BackendError> {
+        let found = self.find(host, AgentRole::Storage)?;
+        let context = Some(self.context(&found, version, String::new()));
+        let message = wire::RemoveVolumeRequest { context, id: id.to_string() };
+        self.call(host, &found, client(&found).remove_volume(request(message))).await?;
+        Ok(())
+    }
+}
+
+/// Sends the header and the file's bytes. Ends early, without an error, where the agent has stopped listening: its answer says why.
+async fn send(
+    found: &Found,
+    file: &ImageFile,
+    header: wire::ImageHeader,
+    sender: mpsc::Sender<wire::PutImageRequest>,
+) -> Result<(), BackendError> {
+    let unreadable = |error: std::io::Error| BackendError::Failed(format!("the image's file cannot be read: {error}"));
+    let mut source = File::open(&file.path).await.map_err(unreadable)?;
+    let mut next = Some(Message::Header(header));
+    let mut buffer = BytesMut::with_capacity(CHUNK);
+    loop {
+        let message = match next.take() {
+            Some(header) => header,
+            None => {
+                buffer.reserve(CHUNK);
+                if source.read_buf(&mut buffer).await.map_err(unreadable)? == 0 {
+                    return Ok(());
+                }
+                let data: Bytes = buffer.split().freeze();
+                Message::Data(data)
+            }
+        };
+        match timeout(STALL, sender.send(wire::PutImageRequest { message: Some(message) })).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Ok(()),
+            Err(_) => return Err(found.silent("takes no more of the image")),
+        }
+    }
+}
