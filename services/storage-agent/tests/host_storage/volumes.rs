@@ -169,3 +169,19 @@ async fn a_volume_that_a_process_has_open_is_neither_grown_nor_removed() {
     assert_eq!(shrink.code(), Code::InvalidArgument);
     agent.remove(&spec.id).await.unwrap();
 }
+
+/// As libvirt does it: the volume is handed to the hypervisor's user while a guest runs, its image is only read.
+#[tokio::test]
+async fn another_user_reaches_a_volume_that_it_was_handed() {
+    let agent = Agent::start().await;
+    let image = agent.put_whole("qcow2", &patterned()).await.unwrap();
+    let volume = agent.ensure(&from(&image, 8), true).await.unwrap();
+    let (nobody, pattern) = (65_534, "read -P 0xa5 0 1M");
+    let read = ["--reuid", "65534", "--regid", "65534", "--clear-groups", "qemu-io", "-f", "qcow2", "-c", pattern];
+    let read = || Command::new("setpriv").args(read).arg(&volume.path).output().unwrap();
+    assert!(!read().status.success(), "another tenant's process does not");
+    std::os::unix::fs::chown(&volume.path, Some(nobody), Some(nobody)).unwrap();
+    let output = read();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    agent.remove(&volume.owner.unwrap().resource_id).await.unwrap();
+}
