@@ -140,7 +140,7 @@ impl AgentRuntime {
 }
 
 /// Serves an agent's gRPC services, with health, reflection and metrics beside them, and keeps it registered with the gateway, until
-/// it is asked to end. `version` is the daemon's own `env!("CARGO_PKG_VERSION")`.
+/// it is asked to end.
 ///
 /// # Errors
 /// The listening socket is taken or forbidden, or the system refuses.

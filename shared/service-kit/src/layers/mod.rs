@@ -16,7 +16,8 @@ pub use trace::{TraceLayer, TraceService, trace_layer};
 
 use crate::metrics::Metrics;
 
-/// Sets the layers of every server on a router that has all its routes and fallbacks.
+/// Sets the layers of every server on a router that has all its routes and fallbacks. Layers that must see the request's id and
+/// context (authentication, limits) are set before, so that they are inside; a gRPC-Web layer is set after, so that it is outside.
 pub fn apply(router: Router, metrics: &Metrics) -> Router {
     router.layer(deadline_layer()).layer(trace_layer(metrics))
 }

@@ -1,8 +1,10 @@
 //! One span, one request id and one measurement per request.
 
 use std::{
+    any::Any,
     convert::Infallible,
     future::Future,
+    panic::AssertUnwindSafe,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -15,6 +17,7 @@ use axum::{
     response::Response,
 };
 use bytes::Bytes;
+use futures::FutureExt as _;
 use http::{HeaderMap, HeaderValue};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio_util::sync::WaitForCancellationFutureOwned;
@@ -24,10 +27,10 @@ use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use crate::{
     context::{self, RequestContext, RequestId, TraceContext, X_REQUEST_ID},
-    error::status_name,
+    error::{ServiceError, status_name},
     metrics::{Metrics, RouteLabel},
     server::Connection,
-    service::is_grpc,
+    service::{error_response, is_grpc},
     telemetry,
 };
 
@@ -74,32 +77,39 @@ where
     }
 
     fn call(&mut self, mut request: Request) -> Self::Future {
-        let (context, span) = open(&request);
         let grpc = is_grpc(request.headers());
         let matched = request.extensions().get::<MatchedPath>();
         let label = self.metrics.route_label(request.method(), request.uri().path(), matched.map(MatchedPath::as_str));
+        let (context, span) = open(&request, &label);
         let connection = request.extensions().get::<Arc<Connection>>().cloned();
         request.extensions_mut().insert(context.clone());
+        let metrics = self.metrics.clone();
         let mut observation =
-            Observation { metrics: self.metrics.clone(), label, started: Instant::now(), grpc, code: None };
+            Observation { metrics, label, started: Instant::now(), grpc, code: None, span: span.clone() };
         let calling = context::sync_scope(context.clone(), || span.in_scope(|| self.inner.call(request)));
-        let calling = context::scope(context.clone(), calling);
+        // A panic is a fault of one request; without this it would end the connection, and all other requests on it.
+        let calling = AssertUnwindSafe(context::scope(context.clone(), calling)).catch_unwind();
         let calling = tracing::Instrument::instrument(calling, span.clone());
         Box::pin(async move {
-            let (mut parts, body) = calling.await?.into_parts();
+            let response = match calling.await {
+                Ok(response) => response?,
+                Err(panic) => {
+                    span.in_scope(|| error_response(grpc, ServiceError::internal(panic_message(panic.as_ref()))))
+                }
+            };
+            let (mut parts, body) = response.into_parts();
             if let Some(id) = context.request_id.to_header() {
                 parts.headers.insert(X_REQUEST_ID, id);
             }
             observation.answered(&parts);
-            // What ended with its headers is a failure or has no body; nothing is left to observe.
-            let body = ObservedBody { body, context, span, observation, connection, shutdown: None, ended: false };
+            let body = ObservedBody { body, context, observation, connection, shutdown: None, ended: false };
             Ok(Response::from_parts(parts, Body::new(body)))
         })
     }
 }
 
 /// The context and the span of a request.
-fn open(request: &Request) -> (RequestContext, Span) {
+fn open(request: &Request, label: &RouteLabel) -> (RequestContext, Span) {
     let headers = request.headers();
     let id = headers.get(X_REQUEST_ID).and_then(|v| v.to_str().ok()).and_then(RequestId::from_client);
     let request_id = id.unwrap_or_else(RequestId::random);
@@ -107,7 +117,7 @@ fn open(request: &Request) -> (RequestContext, Span) {
     // At level ERROR, so that lines of every level carry the ids whatever the log level is.
     let span = tracing::error_span!(
         "request",
-        otel.name = %format_args!("{} {}", request.method(), request.uri().path()),
+        otel.name = label.as_str(),
         otel.kind = "server",
         otel.status_code = tracing::field::Empty,
         method = %request.method(),
@@ -138,6 +148,7 @@ struct Observation {
     started: Instant,
     grpc: bool,
     code: Option<std::borrow::Cow<'static, str>>,
+    span: Span,
 }
 
 impl Observation {
@@ -155,17 +166,17 @@ impl Observation {
         }
     }
 
-    fn finish(&self, span: &Span) {
-        // A gRPC answer that nobody read to its trailers.
+    fn finish(&self) {
+        // No answer yet, or a gRPC answer that was not read to its trailers: the client is gone.
         let code = self.code.as_deref().unwrap_or("CANCELLED");
         let elapsed = self.started.elapsed();
         self.metrics.observe(&self.label, if self.grpc { "grpc" } else { "http" }, code, elapsed);
         let failed = matches!(code, "INTERNAL" | "UNKNOWN" | "DATA_LOSS") || code.starts_with('5');
-        span.record("code", code);
+        self.span.record("code", code);
         if failed {
-            span.record("otel.status_code", "ERROR");
+            self.span.record("otel.status_code", "ERROR");
         }
-        span.in_scope(|| match failed {
+        self.span.in_scope(|| match failed {
             true => tracing::warn!(code, elapsed_ms = elapsed.as_secs_f64() * 1e3, "request failed"),
             false => tracing::debug!(code, elapsed_ms = elapsed.as_secs_f64() * 1e3, "request served"),
         });
@@ -176,7 +187,6 @@ impl Observation {
 struct ObservedBody {
     body: Body,
     context: RequestContext,
-    span: Span,
     observation: Observation,
     connection: Option<Arc<Connection>>,
     shutdown: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
@@ -211,7 +221,7 @@ impl HttpBody for ObservedBody {
             return Poll::Ready(None);
         }
         let polled = {
-            let (body, span) = (&mut this.body, &this.span);
+            let (body, span) = (&mut this.body, &this.observation.span);
             let poll = || span.in_scope(|| Pin::new(body).poll_frame(cx));
             context::sync_scope(this.context.clone(), poll)
         };
@@ -241,8 +251,13 @@ impl HttpBody for ObservedBody {
     }
 }
 
-impl Drop for ObservedBody {
+impl Drop for Observation {
     fn drop(&mut self) {
-        self.observation.finish(&self.span);
+        self.finish();
     }
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("the handler panicked: {}", text.unwrap_or("no message"))
 }

@@ -46,7 +46,7 @@ impl Default for ServerOptions {
             max_connections: 4096,
             max_concurrent_streams: 1024,
             max_header_bytes: 32 << 10,
-            header_timeout: Duration::from_secs(15),
+            header_timeout: Duration::from_secs(30),
             keepalive_interval: Duration::from_secs(20),
             keepalive_timeout: Duration::from_secs(20),
         }

@@ -1,6 +1,12 @@
 use std::{convert::Infallible, time::Instant};
 
-use axum::{extract::Extension, routing::get};
+use axum::{
+    extract::{
+        Extension,
+        ws::{WebSocket, WebSocketUpgrade},
+    },
+    routing::get,
+};
 use cloud_contracts::agent::{
     GetInstanceRequest, compute_service_client::ComputeServiceClient, host_service_server::HostServiceServer,
 };
@@ -38,6 +44,8 @@ fn router(metrics: &Metrics, readiness: &Readiness) -> Router {
         .route("/ids", get(ids))
         .route("/peer", get(peer))
         .route("/hang", get(std::future::pending::<String>))
+        .route("/panic", get(|| async { panic!("oops") as String }))
+        .route("/echo", get(|upgrade: WebSocketUpgrade| async { upgrade.on_upgrade(echo) }))
         .route("/method", get(|| async { Extension(cloud_rest::RpcMethod("a.B/C")) }))
         .route("/slow", get(|| async { time::sleep(Duration::from_millis(200)).await }))
         .route("/events", get(events))
@@ -49,6 +57,14 @@ fn router(metrics: &Metrics, readiness: &Readiness) -> Router {
 async fn events() -> axum::body::Body {
     let first = futures::stream::iter([Ok::<_, Infallible>("first\n")]);
     axum::body::Body::from_stream(first.chain(futures::stream::pending()))
+}
+
+async fn echo(mut socket: WebSocket) {
+    while let Some(Ok(message)) = socket.recv().await {
+        if socket.send(message).await.is_err() {
+            return;
+        }
+    }
 }
 
 impl Running {
@@ -142,6 +158,30 @@ async fn a_trace_goes_on_and_a_bad_one_is_replaced() {
     assert!(answer.contains(trace) && !answer.contains("b7ad6b7169203331"), "{answer}");
     let answer = server.get("/ids", "traceparent: zz\r\nx-request-id: not ok!\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 200") && !answer.contains("not ok"), "{answer}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_panic_ends_one_request_and_not_its_connection() {
+    let server = Running::plain().await;
+    let two = "GET /panic HTTP/1.1\r\nhost: x\r\n\r\nGET /ids HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let answers = server.http(two).await;
+    assert!(answers.starts_with("HTTP/1.1 500") && answers.contains("HTTP/1.1 200 OK"), "{answers}");
+    assert!(answers.contains("\"INTERNAL\"") && !answers.contains("oops"), "{answers}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn websockets_pass_through_the_layers() {
+    let server = Running::plain().await;
+    let mut socket = server.connect().await;
+    let request = "GET /echo HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+        sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    socket.write_all(request.as_bytes()).await.unwrap();
+    read_until(&mut socket, "101 Switching Protocols").await;
+    // A masked text frame, with the mask 0.
+    socket.write_all(b"\x81\x82\0\0\0\0hi").await.unwrap();
+    read_until(&mut socket, "hi").await;
     server.stop().await;
 }
 
