@@ -36,6 +36,11 @@ impl Progress {
         Line { bar, subject: clean(subject), last: RefCell::default() }
     }
 
+    /// The same, for what waits anyway: on a terminal only.
+    pub fn quiet_line(&self, subject: &str) -> Option<Line> {
+        self.lines.is_some().then(|| self.line(subject))
+    }
+
     /// A bar for `total` bytes about `subject`.
     pub fn bytes(&self, subject: &str, total: u64) -> Bytes {
         let template = "{prefix}  [{wide_bar}] {binary_bytes}/{binary_total_bytes}  {binary_bytes_per_sec}  {eta}";

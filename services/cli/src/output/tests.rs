@@ -253,7 +253,7 @@ fn colours_are_for_terminals() {
     let plain = table::rows(&instances(), view, false);
     let coloured = table::rows(&instances(), view, true);
     assert!(!plain.contains('\u{1b}'));
-    assert!(coloured.contains("\u{1b}[38;5;10m RUNNING") || coloured.contains("\u{1b}["), "{coloured:?}");
+    assert!(coloured.contains("\u{1b}[38;5;10m"), "{coloured:?}");
     let bare: String = strip_colours(&coloured);
     let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
     assert_eq!(words(&bare), words(&plain));

@@ -8,15 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::{
-    fs::{Mode, OFlags},
-    pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
-    termios::{LocalModes, tcgetattr},
-};
+use rustix::termios::{LocalModes, tcgetattr};
 use tokio::{io::AsyncReadExt, time::timeout};
 use tonic::Code;
 
-use crate::support::{Fake, Run, status};
+use crate::support::{Fake, Run, status, terminal};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -61,16 +57,6 @@ async fn a_refusal_has_its_exit_code() {
     gateway.fail("console", status(Code::FailedPrecondition, "instance `a` is STOPPED"));
     let ended = Run::on(&gateway, "instance console a").end().await.with(4);
     assert!(ended.stderr.contains("is STOPPED"), "{}", ended.stderr);
-}
-
-/// A terminal: our end, and the one that the command gets.
-fn terminal() -> (File, OwnedFd) {
-    let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
-    grantpt(&ours).unwrap();
-    unlockpt(&ours).unwrap();
-    let name = ptsname(&ours, Vec::new()).unwrap();
-    let theirs = rustix::fs::open(name, OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty()).unwrap();
-    (ours.into(), theirs)
 }
 
 /// Waits until the terminal is raw, or no longer.

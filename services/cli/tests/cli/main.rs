@@ -10,3 +10,4 @@ mod images;
 mod instances;
 mod lists;
 mod networks;
+mod progress;

@@ -20,7 +20,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// How much of it: more than a guest writes in that time.
 const FOLLOWED: u32 = 256 << 10;
 /// How much of what was shown last is looked for in the next answer.
-const ANCHOR: usize = 4 << 10;
+const ANCHOR: u32 = 4 << 10;
 
 /// Its arguments.
 #[derive(Debug, Args)]
@@ -38,41 +38,53 @@ pub struct Log {
 /// Prints the log.
 pub async fn run(connection: Connection, args: Log) -> Result<(), Error> {
     let context = Context::new(connection, OutputArgs::default()).await?;
-    let mut shown = end_of_log(&context.cloud, &args.name, args.bytes).await?;
     if !args.follow {
-        return print(&shown);
+        return print(&end_of_log(&context.cloud, &args.name, args.bytes).await?);
     }
-    // A character whose bytes have not all come yet is held back.
-    shown.truncate(shown.trim_end_matches('\u{fffd}').len());
-    print(&shown)?;
+    let mut shown = end_of_log(&context.cloud, &args.name, FOLLOWED).await?;
+    print(tail(&shown, args.bytes))?;
     loop {
         tokio::time::sleep(PAUSE).await;
-        let mut now = end_of_log(&context.cloud, &args.name, FOLLOWED).await?;
-        now.truncate(now.trim_end_matches('\u{fffd}').len());
-        print(news(&shown, &now))?;
+        let now = end_of_log(&context.cloud, &args.name, FOLLOWED).await?;
+        // The gateway cuts at bytes, which may leave a few less in whole characters.
+        let cut = now.len() + 8 >= FOLLOWED as usize;
+        print(news(&shown, &now, cut))?;
         if !now.is_empty() {
             shown = now;
         }
     }
 }
 
+/// About the last `bytes` of a text; 0 means what the gateway takes it to mean.
+fn tail(text: &str, bytes: u32) -> &str {
+    let bytes = if bytes == 0 { 65_536 } else { bytes as usize };
+    let mut from = text.len().saturating_sub(bytes);
+    while !text.is_char_boundary(from) {
+        from += 1;
+    }
+    &text[from..]
+}
+
 async fn end_of_log(cloud: &Cloud, name: &str, max_bytes: u32) -> Result<String, Error> {
     let request = GetConsoleLogRequest { id: name.to_owned(), max_bytes };
     let answer = cloud.instances().get_console_log(ask(request)).await;
-    Ok(answer.map_err(Error::refused(format!("instance {name}")))?.into_inner().log)
+    let mut log = answer.map_err(Error::refused(format!("instance {name}")))?.into_inner().log;
+    // A character whose bytes have not all come yet: the next look has it whole.
+    log.truncate(log.trim_end_matches('\u{fffd}').len());
+    Ok(log)
 }
 
-/// What `now` has after the end of `shown`; all of it where that end is no longer there (the guest was started anew).
-fn news<'a>(shown: &str, now: &'a str) -> &'a str {
+/// What `now` has after the end of `shown`. A log that begins otherwise, and was not `cut` at its front, is that of another start: all
+/// of it is new.
+fn news<'a>(shown: &str, now: &'a str, cut: bool) -> &'a str {
     if let Some(rest) = now.strip_prefix(shown) {
         return rest;
     }
-    let mut from = shown.len().saturating_sub(ANCHOR);
-    while !shown.is_char_boundary(from) {
-        from += 1;
+    let anchor = tail(shown, ANCHOR);
+    match now.rfind(anchor) {
+        Some(at) if cut => &now[at + anchor.len()..],
+        _ => now,
     }
-    let anchor = &shown[from..];
-    now.rfind(anchor).map_or(now, |at| &now[at + anchor.len()..])
 }
 
 /// As the guest wrote it, colours and all: that is what a console shows.
@@ -89,9 +101,15 @@ mod tests {
 
     #[test]
     fn a_new_log_is_shown_whole() {
-        assert_eq!(news("old boot", "new"), "new");
-        assert_eq!(news("", "new"), "new");
-        assert_eq!(news("same", "same"), "");
+        assert_eq!(news("login: ", "boot\nlogin: ", false), "boot\nlogin: ");
+        assert_eq!(news("", "new", false), "new");
+        assert_eq!(news("same", "same", false), "");
+        assert_eq!(news("gone", "all of it is new", true), "all of it is new");
+    }
+
+    #[test]
+    fn tails_are_whole_characters() {
+        assert_eq!((tail("abc", 2), tail("aéb", 2), tail("abc", 9), tail("abc", 0)), ("bc", "b", "abc", "abc"));
     }
 
     proptest! {
@@ -104,9 +122,19 @@ mod tests {
             while !all.is_char_boundary(start) {
                 start += 1;
             }
-            let visible = &shown[start..];
-            prop_assert_eq!(news(visible, &all[start..]), &after);
-            prop_assert_eq!(news(&shown, &all), after);
+            prop_assert_eq!(news(&shown[start..], &all[start..], true), &after);
+            prop_assert_eq!(news(&shown, &all, false), after);
+        }
+
+        /// The front moves on while the end grows.
+        #[test]
+        fn what_was_cut_away_is_repeated_rather_than_lost(before in "[a-z\n]{100,200}", after in "[0-9\n]{1,90}") {
+            let shown = format!("{before}|");
+            let all = format!("{shown}{after}");
+            let keep = shown.len();
+            let news = news(&shown, &all[all.len() - keep..], true);
+            // What is left of the old end is too little to be told from the new: all is shown, nothing is lost.
+            prop_assert!(news.ends_with(&after));
         }
     }
 }

@@ -34,38 +34,39 @@ fn stopped() -> Goal<impl Fn(&Instance) -> Verdict> {
 pub async fn run(context: &Context, names: Names, args: WaitArgs) -> Result<(), Error> {
     let limit = (args.timeout, Instant::now() + args.timeout);
     let batch = batch::each(names.unique(), |name| async move {
-        let line = args.wait.then(|| context.progress.line(&format!("instance {name}")));
-        stop(context, &name, line.as_ref(), limit).await
+        let subject = format!("instance {name}");
+        if args.wait {
+            return stop_and_wait(context, &name, &context.progress.line(&subject), limit).await;
+        }
+        let line = context.progress.quiet_line(&subject);
+        if let Some(line) = &line {
+            line.status("STOPPING");
+        }
+        stop(context, &name, CALL).await.map_err(Error::refused(subject))
     })
     .await;
     context.out.changed(&batch.done)?;
     batch.finish()
 }
 
-async fn stop(
+async fn stop(context: &Context, name: &str, time: Duration) -> Result<Instance, Status> {
+    let request = StopInstanceRequest { id: name.to_owned(), ..Default::default() };
+    Ok(context.cloud.instances().stop_instance(within(time, request)).await?.into_inner())
+}
+
+async fn stop_and_wait(
     context: &Context,
     name: &str,
-    line: Option<&Line>,
+    line: &Line,
     limit: (Duration, Instant),
 ) -> Result<Instance, Error> {
-    let subject = format!("instance {name}");
-    let request = StopInstanceRequest { id: name.to_owned(), ..Default::default() };
-    let time = if line.is_some() { CALL.min(limit.0) } else { CALL };
-    if let Some(line) = line {
-        line.status("STOPPING");
-    }
-    let answer = context.cloud.instances().stop_instance(within(time, request)).await;
-    let seen = match (answer, line) {
-        (Ok(answer), _) => answer.into_inner(),
-        (Err(status), Some(_)) if took_too_long(&status) => {
-            Instance::fetch(&context.cloud, &(), name).await.map_err(Error::refused(subject))?
-        }
-        (Err(status), _) => return Err(Error::refused(subject)(status)),
+    line.status("STOPPING");
+    let seen = match stop(context, name, CALL.min(limit.0)).await {
+        Err(status) if took_too_long(&status) => Instance::fetch(&context.cloud, &(), name).await,
+        other => other,
     };
-    match line {
-        Some(line) => wait::until(&context.cloud, &(), seen, name, stopped(), limit, line).await,
-        None => Ok(seen),
-    }
+    let seen = seen.map_err(Error::refused(format!("instance {name}")))?;
+    wait::until(&context.cloud, &(), seen, name, stopped(), limit, line).await
 }
 
 /// Whether the gateway has written down what was asked and will do it. Our own deadline ends a call as CANCELLED.

@@ -2,9 +2,11 @@
 
 mod gateway;
 mod run;
+mod terminal;
 
 pub use gateway::{Fake, instance, status};
 pub use run::{Ended, Run};
+pub use terminal::terminal;
 
 /// One of a gateway's instances on its way through these states: each look takes it one further, and it stays in the last.
 pub type Script = std::collections::VecDeque<cloud_contracts::v1::Instance>;
