@@ -9,6 +9,7 @@ use crate::{
     json::{has_option, is_set, oneof},
     names::{Names, camel, snake},
     options::{FieldRules, output_only, required},
+    schema::masked,
 };
 
 /// Generates `Validate` for every message and `Checked` for every service.
@@ -83,10 +84,7 @@ fn held(field: &FieldDescriptor) -> Option<MessageDescriptor> {
 fn write_message(out: &mut String, message: &MessageDescriptor, ruled: &HashSet<String>, names: &Names) -> Result<()> {
     let mut body = String::new();
     // What a field mask leaves out need not be there.
-    let masked = message.fields().any(|field| match field.kind() {
-        Kind::Message(inner) => inner.full_name() == "google.protobuf.FieldMask",
-        _ => false,
-    });
+    let masked = masked(message);
     for field in message.fields().filter(|field| !output_only(field)) {
         write_field(&mut body, &field, ruled, masked, names)?;
     }

@@ -7,7 +7,8 @@ use crate::{
     api::{Api, Body, Method, Parameter, Route, Service, field, parameters},
     comments::{Comments, first_sentence},
     options::{FieldRules, required},
-    schema::{Schemas, Way},
+    schema::{Schemas, Way, masked},
+    template::param_name,
 };
 
 /// What the document says of itself.
@@ -150,7 +151,7 @@ fn all_parameters(
     let mut all = Vec::new();
     for name in route.template.params() {
         let schema = schemas.field(&field(input, name)?, Way::In);
-        all.push(parameter("path", name, true, schema));
+        all.push(parameter("path", &param_name(name), true, schema));
     }
     for Parameter { path, field, .. } in parameters(input, route) {
         if !FieldRules::read(&field).not_built {
@@ -206,7 +207,8 @@ fn body(route: &Route, input: &MessageDescriptor, schemas: &mut Schemas<'_>) -> 
             let inner = field(input, name)?;
             let kind = inner.kind();
             let message = kind.as_message().context("a body that is not a message")?;
-            Ok(Some((schemas.message(message, Way::In), required(&inner))))
+            let way = if masked(input) { Way::Patch } else { Way::In };
+            Ok(Some((schemas.message(message, way), required(&inner))))
         }
     }
 }

@@ -10,11 +10,16 @@ use crate::{
     options::{FieldRules, input_only, output_only, required},
 };
 
+/// Strings without NUL, which validation refuses.
+const NO_NUL: &str = r"^[^\u0000]*$";
+
 /// Which way a message goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Way {
     /// From a client.
     In,
+    /// From a client, beside a field mask: nothing is required.
+    Patch,
     /// From the server.
     Out,
 }
@@ -63,8 +68,10 @@ impl<'a> Schemas<'a> {
     /// A reference to the schema of a message.
     pub fn message(&mut self, message: &MessageDescriptor, way: Way) -> Value {
         let mut name = self.short(message.full_name());
-        if way == Way::In && self.outputs.contains(message.full_name()) {
-            name += "Input";
+        match way {
+            Way::In if self.outputs.contains(message.full_name()) => name += "Input",
+            Way::Patch => name += "Patch",
+            Way::In | Way::Out => {}
         }
         self.refer(&name, |schemas| schemas.object(message, way, &[]))
     }
@@ -83,7 +90,7 @@ impl<'a> Schemas<'a> {
         let (mut properties, mut needed) = (Map::new(), Vec::new());
         for field in message.fields().filter(|field| !without.contains(&field.name())) {
             let hidden = match way {
-                Way::In => FieldRules::read(&field).not_built,
+                Way::In | Way::Patch => FieldRules::read(&field).not_built,
                 Way::Out => input_only(&field),
             };
             if hidden {
@@ -91,12 +98,15 @@ impl<'a> Schemas<'a> {
             }
             let always = match way {
                 Way::In => required(&field),
+                Way::Patch => false,
                 Way::Out => !has_option(&field) && oneof(&field).is_none(),
             };
             if always {
                 needed.push(field.name().to_owned());
             }
-            properties.insert(field.name().to_owned(), self.field(&field, way));
+            let holds = matches!(field.kind(), Kind::Message(_));
+            let inner = if way == Way::In && holds && masked(message) { Way::Patch } else { way };
+            properties.insert(field.name().to_owned(), self.field(&field, inner));
         }
         let mut schema = json!({"type": "object", "properties": properties});
         let about = self.comments.of(&message.parent_file(), message.path());
@@ -104,7 +114,7 @@ impl<'a> Schemas<'a> {
         if !needed.is_empty() {
             schema["required"] = needed.into();
         }
-        if way == Way::In {
+        if way != Way::Out {
             schema["additionalProperties"] = false.into();
             exclusive(&mut schema, message, without);
         }
@@ -115,18 +125,21 @@ impl<'a> Schemas<'a> {
     pub fn field(&mut self, field: &FieldDescriptor, way: Way) -> Value {
         let mut schema = self.value(field, way);
         describe(&mut schema, self.comments.of(&field.parent_message().parent_file(), field.path()));
-        if way == Way::In && output_only(field) {
+        if way != Way::Out && output_only(field) {
             schema["readOnly"] = true.into();
         }
         schema
     }
 
     fn value(&mut self, field: &FieldDescriptor, way: Way) -> Value {
-        let rules = if way == Way::In { FieldRules::read(field) } else { FieldRules::default() };
+        let rules = if way == Way::Out { FieldRules::default() } else { FieldRules::read(field) };
         if field.is_map() {
             let Kind::Message(entry) = field.kind() else { return json!({"type": "object"}) };
             let value = self.single(&entry.map_entry_value_field().kind(), &rules, way);
             let mut schema = json!({"type": "object", "additionalProperties": value});
+            if way != Way::Out {
+                schema["propertyNames"] = json!({"pattern": NO_NUL});
+            }
             bound(&mut schema, "minProperties", rules.min_items);
             bound(&mut schema, "maxProperties", rules.max_items);
             return schema;
@@ -143,8 +156,10 @@ impl<'a> Schemas<'a> {
         match way {
             Way::Out => single,
             Way::In if required(field) => nonzero(single, &field.kind()),
-            Way::In if has_option(field) || oneof(field).is_some() => json!({"anyOf": [single, {"type": "null"}]}),
-            Way::In => zero_too(single, &field.kind(), &rules),
+            Way::In | Way::Patch if has_option(field) || oneof(field).is_some() => {
+                json!({"anyOf": [single, {"type": "null"}]})
+            }
+            Way::In | Way::Patch => zero_too(single, &field.kind(), &rules),
         }
     }
 
@@ -152,13 +167,19 @@ impl<'a> Schemas<'a> {
         match kind {
             Kind::Bool => json!({"type": "boolean"}),
             Kind::Float | Kind::Double => json!({"type": "number"}),
-            Kind::Bytes => json!({"type": "string", "contentEncoding": "base64"}),
+            Kind::Bytes => {
+                let mut schema = json!({"type": "string", "contentEncoding": "base64"});
+                if way != Way::Out {
+                    schema["pattern"] = base64(rules.max_len).into();
+                }
+                schema
+            }
             Kind::String => {
                 let mut schema = json!({"type": "string"});
                 bound(&mut schema, "minLength", rules.min_len.filter(|min| *min > 0));
                 bound(&mut schema, "maxLength", rules.max_len);
                 match rules.pattern.as_str() {
-                    "" if way == Way::In => schema["pattern"] = r"^[^\u0000]*$".into(),
+                    "" if way != Way::Out => schema["pattern"] = NO_NUL.into(),
                     "" => {}
                     pattern => schema["pattern"] = format!("^(?:{pattern})$").into(),
                 }
@@ -197,6 +218,15 @@ impl<'a> Schemas<'a> {
             schema
         })
     }
+}
+
+/// Whether a field mask says which fields of a request count.
+#[must_use]
+pub fn masked(message: &MessageDescriptor) -> bool {
+    message.fields().any(|field| match field.kind() {
+        Kind::Message(inner) => inner.full_name() == "google.protobuf.FieldMask",
+        _ => false,
+    })
 }
 
 /// The messages that a message holds, itself included.
@@ -247,6 +277,24 @@ fn long(format: &str, least: i128, most: i128, rules: &FieldRules, way: Way) -> 
         return as_number;
     }
     json!({"anyOf": [as_number, {"type": "string", "pattern": format!("^({floor}[1-9][0-9]{{0,{more}}})$")}]})
+}
+
+/// The pattern of base64 text of at most so many bytes.
+fn base64(max_len: Option<u64>) -> String {
+    const CHAR: &str = "[A-Za-z0-9+/]";
+    // The last group of four characters, where it is of one or of two bytes.
+    let (one, two) = (format!("{CHAR}{{2}}=="), format!("{CHAR}{{3}}="));
+    let Some(max) = max_len else { return format!("^({CHAR}{{4}})*({one}|{two})?$") };
+    let (groups, tail) = match (max / 3, max % 3) {
+        (groups, 0) => (groups, String::new()),
+        (groups, 1) => (groups, one.clone()),
+        (groups, _) => (groups, format!("{one}|{two}")),
+    };
+    let last = format!("({CHAR}{{4}}){{{groups}}}({tail})?");
+    match groups.checked_sub(1) {
+        None => format!("^{last}$"),
+        Some(fewer) => format!("^(({CHAR}{{4}}){{0,{fewer}}}({one}|{two})?|{last})$"),
+    }
 }
 
 /// A required field is not its zero value either.

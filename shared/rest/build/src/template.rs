@@ -39,13 +39,14 @@ impl Template {
     /// The path as axum writes it.
     #[must_use]
     pub fn axum(&self) -> String {
-        self.write(|field| format!("{{*{field}}}"))
+        self.write(|field| format!("{{{field}}}"), |field| format!("{{*{field}}}"))
     }
 
     /// The path as OpenAPI writes it.
     #[must_use]
     pub fn openapi(&self) -> String {
-        self.write(|field| format!("{{{field}}}"))
+        let param = |field: &str| format!("{{{}}}", param_name(field));
+        self.write(param, param)
     }
 
     /// The path without the names of its fields: two routes with the same shape are one.
@@ -59,14 +60,20 @@ impl Template {
         segments.fold(String::new(), |path, segment| path + "/" + &segment)
     }
 
-    fn write(&self, rest: impl Fn(&str) -> String) -> String {
+    fn write(&self, param: impl Fn(&str) -> String, rest: impl Fn(&str) -> String) -> String {
         let segments = self.0.iter().map(|segment| match segment {
             Segment::Literal(text) => text.clone(),
-            Segment::Param(field) => format!("{{{field}}}"),
+            Segment::Param(field) => param(field),
             Segment::Rest(field) => rest(field),
         });
         segments.fold(String::new(), |path, segment| path + "/" + &segment)
     }
+}
+
+/// A parameter's name in OpenAPI, whose tools stumble over dots.
+#[must_use]
+pub fn param_name(field: &str) -> String {
+    field.replace('.', "_")
 }
 
 fn segment(path: &str, text: &str, last: bool) -> Result<Segment> {
@@ -97,6 +104,7 @@ mod tests {
         let template = Template::parse("/vpcs/{vpc}/files/{path=**}").unwrap();
         assert_eq!(template.axum(), "/vpcs/{vpc}/files/{*path}");
         assert_eq!(template.openapi(), "/vpcs/{vpc}/files/{path}");
+        assert_eq!(Template::parse("/v1.2/{a.b}").unwrap().openapi(), "/v1.2/{a_b}");
         assert_eq!(template.shape(), "/vpcs/{}/files/{*}");
         assert_eq!(template.params().collect::<Vec<_>>(), ["vpc", "path"]);
         assert_eq!(Template::parse("/instances:watch").unwrap().axum(), "/instances:watch");
