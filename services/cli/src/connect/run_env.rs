@@ -24,6 +24,7 @@ pub struct RunEnv {
 pub fn find(start: &Path) -> Option<RunEnv> {
     let path = start.ancestors().map(|dir| dir.join(".run/env")).find(|path| path.is_file())?;
     if !trusted(&path) {
+        eprintln!("warning: {} is passed over: other users may write it, or wrote it", path.display());
         return None;
     }
     let text = fs::read_to_string(&path).ok()?;
@@ -37,10 +38,14 @@ pub fn find(start: &Path) -> Option<RunEnv> {
     })
 }
 
-/// Whether only root or the caller could have written it.
+/// Whether only root, the caller or the caller's own group could have written it.
 fn trusted(path: &Path) -> bool {
-    let me = rustix::process::geteuid().as_raw();
-    fs::metadata(path).is_ok_and(|meta| (meta.uid() == me || meta.uid() == 0) && meta.mode() & 0o022 == 0)
+    let (user, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    fs::metadata(path).is_ok_and(|meta| {
+        let writable = |bit| meta.mode() & bit != 0;
+        let owned = meta.uid() == user || meta.uid() == 0;
+        owned && !writable(0o002) && (!writable(0o020) || meta.gid() == group)
+    })
 }
 
 /// `NAME=value` lines as a shell's `.` reads them, as far as `make up` writes them: `export`, comments and quotes, no expansion.
