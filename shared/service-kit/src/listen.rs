@@ -9,8 +9,7 @@ use std::{
     os::fd::AsFd,
     os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use rustix::net::{RecvFlags, recv};
@@ -19,6 +18,7 @@ use tokio::{
     io::Interest,
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
     task,
+    time::{self, Instant},
 };
 
 use crate::Address;
@@ -104,12 +104,18 @@ impl Listener {
         };
         match address {
             Address::Unix(path) => {
-                let (wanted, path) = (path.clone(), path.clone());
-                let (socket, file) = task::spawn_blocking(move || bind_unix(&wanted))
-                    .await
-                    .map_err(|e| io_error(io::Error::other(e)))??;
+                let deadline = Instant::now() + DIRECTORY_LOCK_WAIT;
+                let (socket, file) = loop {
+                    let path = path.clone();
+                    let bound = task::spawn_blocking(move || bind_unix(&path)).await;
+                    match bound.map_err(|e| io_error(io::Error::other(e)))?? {
+                        Some(bound) => break bound,
+                        None if Instant::now() < deadline => time::sleep(Duration::from_millis(5)).await,
+                        None => return Err(io_error(io::Error::other("another process keeps the directory locked"))),
+                    }
+                };
                 let socket = UnixListener::from_std(socket).map_err(io_error)?;
-                Ok(Self { socket: BoundSocket::Unix(socket), address: Address::Unix(path), file: Some(file) })
+                Ok(Self { socket: BoundSocket::Unix(socket), address: address.clone(), file: Some(file) })
             }
             Address::Tcp { host, port } => {
                 let plain = !policy.tls && !policy.allow_plain_beyond_loopback;
@@ -207,14 +213,23 @@ impl SocketFile {
     }
 }
 
-fn bind_unix(path: &Path) -> Result<(std::os::unix::net::UnixListener, SocketFile), ListenError> {
+/// A listening socket and its file.
+type Bound = (std::os::unix::net::UnixListener, SocketFile);
+
+/// Binds at `path`; `None` while another process binds in the same directory.
+fn bind_unix(path: &Path) -> Result<Option<Bound>, ListenError> {
     let address = || Address::Unix(path.to_owned());
     let io_error = |source| ListenError::Io { address: address(), source };
     let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io_error(io::Error::new(io::ErrorKind::InvalidInput, "not the path of a file")));
     };
     fs::DirBuilder::new().recursive(true).mode(0o755).create(directory).map_err(io_error)?;
-    let _lock = lock_directory(directory).map_err(io_error)?;
+    let lock = fs::File::open(directory).map_err(io_error)?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(fs::TryLockError::WouldBlock) => return Ok(None),
+        Err(fs::TryLockError::Error(error)) => return Err(io_error(error)),
+    }
     match fs::symlink_metadata(path) {
         Ok(found) if !std::os::unix::fs::FileTypeExt::is_socket(&found.file_type()) => {
             return Err(ListenError::NotASocket { path: path.to_owned() });
@@ -225,10 +240,10 @@ fn bind_unix(path: &Path) -> Result<(std::os::unix::net::UnixListener, SocketFil
         Err(error) => return Err(io_error(error)),
     }
     let temporary = directory.join(format!(".{}~", name.to_string_lossy()));
-    bind_and_rename(&temporary, path).map_err(io_error)
+    bind_and_rename(&temporary, path).map(Some).map_err(io_error)
 }
 
-fn bind_and_rename(temporary: &Path, path: &Path) -> io::Result<(std::os::unix::net::UnixListener, SocketFile)> {
+fn bind_and_rename(temporary: &Path, path: &Path) -> io::Result<Bound> {
     match fs::remove_file(temporary) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -254,18 +269,6 @@ fn answers(path: &Path) -> io::Result<bool> {
             io::ErrorKind::WouldBlock => Ok(true),
             _ => Err(error),
         },
-    }
-}
-
-fn lock_directory(directory: &Path) -> io::Result<fs::File> {
-    let lock = fs::File::open(directory)?;
-    let deadline = Instant::now() + DIRECTORY_LOCK_WAIT;
-    loop {
-        match lock.try_lock() {
-            Ok(()) => return Ok(lock),
-            Err(fs::TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(Duration::from_millis(5)),
-            Err(error) => return Err(error.into()),
-        }
     }
 }
 
