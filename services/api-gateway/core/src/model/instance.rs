@@ -84,6 +84,9 @@ pub struct Instance {
     pub incarnation: Incarnation,
     /// Reboots asked for.
     pub boot_generation: u64,
+    /// Reboots seen done.
+    #[serde(default)]
+    pub booted_generation: u64,
     /// Its NICs, in order.
     pub nics: Vec<Nic>,
     /// Its disks, the root disk first.

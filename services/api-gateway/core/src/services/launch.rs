@@ -128,6 +128,7 @@ pub(super) async fn launch<S: Store>(
         host_name: host_name.clone(),
         incarnation: Incarnation::random(),
         boot_generation: 0,
+        booted_generation: 0,
         nics: vec![nic],
         disks: std::iter::once(&root).chain(&data).map(disk).collect(),
         ssh_keys: request.ssh_keys,

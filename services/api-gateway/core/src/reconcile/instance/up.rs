@@ -154,7 +154,8 @@ async fn settle<S: Store>(
             return Err(BackendError::Failed("the hypervisor did not start the guest".into()).into());
         }
     };
-    if read.status == status && read.status_reason == reason && read.has_run {
+    let rebooted = guest.boot_generation > read.booted_generation;
+    if read.status == status && read.status_reason == reason && read.has_run && !rebooted {
         return Ok(Outcome::Done);
     }
     let mut tx = context.begin(item).await?;
@@ -162,6 +163,7 @@ async fn settle<S: Store>(
     row.status = become_status(&row, status)?;
     reason.clone_into(&mut row.status_reason);
     row.has_run = true;
+    row.booted_generation = guest.boot_generation;
     row.start_deadline = None;
     match status {
         InstanceStatus::Stopped => {
@@ -171,6 +173,7 @@ async fn settle<S: Store>(
         _ => row.started_at = guest.started_at.or(row.started_at).or_else(|| Some(Timestamp::now())),
     }
     tx.update(&mut row).await?;
+    let action = if rebooted && read.status == status { "instance.rebooted" } else { action };
     tx.event(event(&row, action, reason)).await?;
     tx.commit().await?;
     Ok(Outcome::Done)
