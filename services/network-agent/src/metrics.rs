@@ -25,7 +25,10 @@ impl StatusCollector {
     pub fn new(service: Service) -> Result<Self, prometheus::Error> {
         Ok(Self {
             service,
-            up: Gauge::new("cloud_network_backend_up", "Whether the switch is as the gateway wants it (1) or not (0).")?,
+            up: Gauge::new(
+                "cloud_network_backend_up",
+                "Whether the switch is as the gateway wants it (1) or not (0).",
+            )?,
             vpcs: Gauge::new("cloud_network_vpcs", "VPCs applied since the agent started.")?,
             flows: Gauge::new("cloud_network_flows", "Flows installed on the integration bridge.")?,
             repairs: Gauge::new("cloud_network_repaired_flows", "Flows found missing, wrong or too many, and mended.")?,

@@ -90,7 +90,8 @@ pub fn list(cloud: CloudId) -> Result<Vec<Device>, BackendError> {
 /// One of them stays.
 pub async fn remove(devices: &[Device]) -> Result<(), BackendError> {
     let names = devices.iter().map(|device| device.port.tap_device());
-    let script: String = names.filter(|name| class(name).exists()).map(|name| format!("link del dev {name}\n")).collect();
+    let script: String =
+        names.filter(|name| class(name).exists()).map(|name| format!("link del dev {name}\n")).collect();
     if script.is_empty() { Ok(()) } else { batch(script).await }
 }
 
@@ -160,8 +161,12 @@ fn read(name: &str) -> Option<Device> {
     let mut parts = alias.trim().strip_prefix(TAG)?.strip_prefix('/')?.split('/');
     let (cloud, vpc, port) = (parts.next()?, parts.next()?, parts.next()?);
     let mtu = fs::read_to_string(class(name).join("mtu")).ok()?;
-    let device =
-        Device { cloud: cloud.parse().ok()?, vpc: vpc.parse().ok()?, port: port.parse().ok()?, mtu: mtu.trim().parse().ok()? };
+    let device = Device {
+        cloud: cloud.parse().ok()?,
+        vpc: vpc.parse().ok()?,
+        port: port.parse().ok()?,
+        mtu: mtu.trim().parse().ok()?,
+    };
     (device.port.tap_device() == name).then_some(device)
 }
 

@@ -139,3 +139,5 @@ pub fn decide(lease: &Lease, request: &Request) -> Verdict {
     }
 }
 
+#[cfg(test)]
+mod tests;

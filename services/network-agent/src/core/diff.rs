@@ -63,3 +63,5 @@ pub fn diff(have: &FlowSet, want: &FlowSet) -> Change {
     Change { deletes, adds }
 }
 
+#[cfg(test)]
+mod tests;

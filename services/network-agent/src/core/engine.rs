@@ -223,7 +223,7 @@ impl Engine {
         self.installed = Some(installed);
         let changed = self.set_flows(want).await?;
         if changed > 0 {
-            tracing::warn!(flows = changed, "the switch had other flows than it should: mended");
+            tracing::info!(flows = changed, "made the switch's flows what they should be");
             self.repairs += changed;
         }
         Ok(())
@@ -360,11 +360,10 @@ fn new_port(slice: &VpcSlice, port: &Port, ofport: OfPort) -> NewPort {
 }
 
 fn plugged_ports(plugged: &Plugged) -> Vec<PluggedPort> {
-    let port = |(port, ofport): (&PortId, &OfPort)| PluggedPort {
-        port: *port,
-        device: port.tap_device(),
-        ofport: *ofport,
-    };
+    let port =
+        |(port, ofport): (&PortId, &OfPort)| PluggedPort { port: *port, device: port.tap_device(), ofport: *ofport };
     plugged.iter().map(port).collect()
 }
 
+#[cfg(test)]
+mod tests;

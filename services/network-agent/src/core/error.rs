@@ -38,7 +38,9 @@ pub enum EngineError {
         vpc: VpcId,
     },
     /// Other hosts are out of reach.
-    #[error("VPC {0} has ports on other hosts, and this host has no tunnel address: start its network-agent with --tunnel-address")]
+    #[error(
+        "VPC {0} has ports on other hosts, and this host has no tunnel address: start its network-agent with --tunnel-address"
+    )]
     NoTunnel(VpcId),
     /// No port number is left.
     #[error("this host has no free switch port number: {max} are in use", max = OfPort::MAX_GUEST)]

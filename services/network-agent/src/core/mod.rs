@@ -4,6 +4,8 @@ pub mod dhcp;
 pub mod diff;
 pub mod engine;
 pub mod error;
+#[cfg(test)]
+mod fixtures;
 pub mod flow;
 pub mod model;
 pub mod ofports;

@@ -139,8 +139,7 @@ impl VpcSlice {
         ports: Vec<Port>,
     ) -> Result<Self, ModelError> {
         let checked_mtu = u16::try_from(mtu).ok().filter(|m| (576..=9000).contains(m)).ok_or(ModelError::Mtu(mtu))?;
-        let mut slice =
-            Self { vpc, vni, order, mtu: checked_mtu, subnets: BTreeMap::new(), ports: BTreeMap::new() };
+        let mut slice = Self { vpc, vni, order, mtu: checked_mtu, subnets: BTreeMap::new(), ports: BTreeMap::new() };
         for subnet in subnets {
             slice.add_subnet(subnet)?;
         }
@@ -170,9 +169,8 @@ impl VpcSlice {
 
     fn add_subnet(&mut self, subnet: Subnet) -> Result<(), ModelError> {
         let net = subnet.cidr.net();
-        let inside = net.contains(&subnet.gateway)
-            && subnet.gateway != net.network()
-            && subnet.gateway != net.broadcast();
+        let inside =
+            net.contains(&subnet.gateway) && subnet.gateway != net.network() && subnet.gateway != net.broadcast();
         if !inside {
             return Err(ModelError::Gateway(subnet.id, subnet.gateway, subnet.cidr));
         }
@@ -192,8 +190,7 @@ impl VpcSlice {
             return Err(ModelError::Twice(format!("port {}", port.id)));
         }
         let net = subnet.cidr.net();
-        let usable = net.contains(&port.ip)
-            && ![net.network(), net.broadcast(), subnet.gateway].contains(&port.ip);
+        let usable = net.contains(&port.ip) && ![net.network(), net.broadcast(), subnet.gateway].contains(&port.ip);
         if !usable {
             return Err(ModelError::Address(port.id, port.ip, subnet.cidr));
         }
@@ -241,3 +238,5 @@ impl Seen {
     }
 }
 
+#[cfg(test)]
+mod tests;

@@ -80,12 +80,7 @@ pub fn host_rules() -> Vec<Rule> {
             Table::Dhcp,
             100,
             Kind::Dhcp,
-            &[
-                F::Udp,
-                F::IpDst(Ipv4Addr::BROADCAST),
-                F::UdpSrc(DHCP_CLIENT_PORT),
-                F::UdpDst(DHCP_SERVER_PORT),
-            ],
+            &[F::Udp, F::IpDst(Ipv4Addr::BROADCAST), F::UdpSrc(DHCP_CLIENT_PORT), F::UdpDst(DHCP_SERVER_PORT)],
             &to_responder(),
         ),
         // What the responder's device sends on its own account (the host's network stack does) goes nowhere.
@@ -322,3 +317,5 @@ impl Vpc {
     }
 }
 
+#[cfg(test)]
+mod tests;

@@ -137,13 +137,7 @@ impl Task {
         };
         if self.engine.as_ref().is_none_or(|engine| engine.cloud() != cloud) {
             let Parts { switch, devices, leases, tunnels, .. } = &self.parts;
-            self.engine = Some(Engine::new(
-                cloud,
-                Arc::clone(switch),
-                Arc::clone(devices),
-                leases.clone(),
-                *tunnels,
-            ));
+            self.engine = Some(Engine::new(cloud, Arc::clone(switch), Arc::clone(devices), leases.clone(), *tunnels));
         }
         self.resync("cannot make the switch ready").await;
     }

@@ -50,7 +50,8 @@ fn subnet(index: usize, wire: &agent::SubnetSlice) -> Result<Subnet, ServiceErro
 
 fn port(index: usize, wire: agent::PortSlice) -> Result<Port, ServiceError> {
     let field = |name| format!("ports[{index}].{name}");
-    let place = if wire.local { Place::Local } else { Place::Remote(parse(field("tunnel_address"), &wire.tunnel_address)?) };
+    let place =
+        if wire.local { Place::Local } else { Place::Remote(parse(field("tunnel_address"), &wire.tunnel_address)?) };
     Ok(Port {
         id: parse(field("id"), &wire.id)?,
         subnet: parse(field("subnet_id"), &wire.subnet_id)?,
@@ -110,9 +111,7 @@ pub fn error(error: EngineError) -> ServiceError {
 fn backend(message: String, error: BackendError) -> ServiceError {
     match error {
         BackendError::Refused(_) => ServiceError::failed_precondition("NOT_OURS", message),
-        BackendError::Unavailable { .. } => {
-            ServiceError::unavailable("SWITCH_UNAVAILABLE", message).with_source(error)
-        }
+        BackendError::Unavailable { .. } => ServiceError::unavailable("SWITCH_UNAVAILABLE", message).with_source(error),
         BackendError::Failed { .. } => ServiceError::new(Code::Internal, "SWITCH_FAILED", message).with_source(error),
     }
 }

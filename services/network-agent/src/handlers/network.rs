@@ -56,7 +56,10 @@ impl NetworkHandler {
     async fn list(&self) -> Result<ListVpcsResponse, ServiceError> {
         let states = self.backend.list().await.map_err(convert::error)?;
         let Some(cloud) = *self.cloud.borrow() else {
-            return Err(ServiceError::unavailable("NOT_REGISTERED", "this agent has not registered with a gateway yet"));
+            return Err(ServiceError::unavailable(
+                "NOT_REGISTERED",
+                "this agent has not registered with a gateway yet",
+            ));
         };
         Ok(ListVpcsResponse { vpcs: states.into_iter().map(|state| convert::state(cloud, state)).collect() })
     }
@@ -79,7 +82,10 @@ async fn collect(
         subnets.extend(part.subnets);
         ports.extend(part.ports);
         if subnets.len() + ports.len() > MAX_PARTS {
-            return Err(ServiceError::invalid("part", format!("a slice may have {MAX_PARTS} subnets and ports at most")));
+            return Err(ServiceError::invalid(
+                "part",
+                format!("a slice may have {MAX_PARTS} subnets and ports at most"),
+            ));
         }
     }
     Ok((header, subnets, ports))
@@ -87,7 +93,10 @@ async fn collect(
 
 #[tonic::async_trait]
 impl NetworkService for NetworkHandler {
-    async fn apply_vpc(&self, request: Request<Streaming<ApplyVpcRequest>>) -> Result<Response<ApplyVpcResponse>, Status> {
+    async fn apply_vpc(
+        &self,
+        request: Request<Streaming<ApplyVpcRequest>>,
+    ) -> Result<Response<ApplyVpcResponse>, Status> {
         Ok(Response::new(self.apply(request.into_inner()).await?))
     }
 

@@ -201,3 +201,5 @@ impl<'a> Options<'a> {
     }
 }
 
+#[cfg(test)]
+mod tests;

@@ -80,8 +80,7 @@ async fn serve(path: PathBuf, mut queue: mpsc::Receiver<Request>) {
     while let Some(request) = queue.recv().await {
         match UnixStream::connect(&path).await {
             Ok(stream) => {
-                let mut connection =
-                    Connection { stream, frames: Frames::default(), pending: HashMap::new(), last: 0 };
+                let mut connection = Connection { stream, frames: Frames::default(), pending: HashMap::new(), last: 0 };
                 if let Err(error) = connection.run(request, &mut queue).await {
                     connection.fail(&error);
                 }

@@ -204,13 +204,7 @@ impl OpenVswitch {
         let mut operations = Vec::new();
         let mut added = Vec::new();
         if !has(&self.config.dhcp_device()) {
-            added.push(ports::internal(
-                &mut operations,
-                1,
-                &self.config.dhcp_device(),
-                Some(OfPort::DHCP),
-                cloud,
-            ));
+            added.push(ports::internal(&mut operations, 1, &self.config.dhcp_device(), Some(OfPort::DHCP), cloud));
         }
         if let Some(address) = self.config.tunnel_address
             && !has(&self.config.tunnel_port())

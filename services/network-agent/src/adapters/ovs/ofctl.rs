@@ -123,8 +123,12 @@ mod tests {
 
     #[test]
     fn printed_flows_are_read() {
-        let flow = parse(" cookie=0x100000500000003, table=10, priority=200,ip,in_port=3 actions=goto_table:25").unwrap();
-        assert_eq!(flow.to_string(), "cookie=0x100000500000003,table=10,priority=200,in_port=3,ip actions=goto_table:25");
+        let flow =
+            parse(" cookie=0x100000500000003, table=10, priority=200,ip,in_port=3 actions=goto_table:25").unwrap();
+        assert_eq!(
+            flow.to_string(),
+            "cookie=0x100000500000003,table=10,priority=200,in_port=3,ip actions=goto_table:25"
+        );
         assert_eq!(flow.body.cookie.vni().unwrap().get(), 5);
         let bare = parse(" actions=drop").unwrap();
         assert_eq!((bare.key.table, bare.key.priority, bare.body.cookie.0), (0, 32_768, 0));
