@@ -1,6 +1,5 @@
 //! Serves the test contract on 127.0.0.1:8099, for tools that read an OpenAPI document:
 //! `schemathesis run http://127.0.0.1:8099/openapi.json`.
-#[allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 #[path = "../tests/fixture/mod.rs"]
 mod fixture;
 
