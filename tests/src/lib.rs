@@ -2,5 +2,7 @@
 #![warn(missing_docs)]
 
 pub mod cloud;
+pub mod real;
 
 pub use cloud::{Setup, TestCloud};
+pub use real::RealCloud;
