@@ -91,6 +91,7 @@ CREATE INDEX ports_page ON ports (project_id, created_at, id);
 CREATE TABLE work (
     kind TEXT NOT NULL, id TEXT NOT NULL, due_at BIGINT, sequence BIGINT NOT NULL DEFAULT 1,
     lease_token TEXT, lease_until BIGINT, attempts BIGINT NOT NULL DEFAULT 0, last_error TEXT,
+    trace TEXT,
     PRIMARY KEY (kind, id)
 );
 CREATE INDEX work_due ON work (due_at) WHERE due_at IS NOT NULL;

@@ -66,6 +66,8 @@ pub struct WorkItem {
     pub sequence: i64,
     /// Tries since the last success.
     pub attempts: u32,
+    /// The trace of the call that caused it (W3C traceparent), where there was one.
+    pub trace: Option<String>,
 }
 
 /// Where a list goes on: after this row.

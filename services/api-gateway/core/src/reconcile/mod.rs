@@ -39,7 +39,7 @@ use crate::{
     services::{HostRegistry, Settings},
 };
 
-pub use runner::Workers;
+pub use runner::{Traced, Workers};
 
 /// The agents of all hosts, and the gateway's image files.
 #[derive(Clone)]

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures::{FutureExt, future::BoxFuture};
 use rand::Rng;
 use tokio::{
     task::JoinSet,
@@ -29,16 +30,28 @@ const GRACE: Duration = Duration::from_secs(5);
 /// The first wait after a failure, and the longest.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
 
+/// Runs an attempt as part of the trace that caused it (W3C traceparent).
+pub type Traced = Arc<dyn Fn(Option<&str>, BoxFuture<'static, ()>) -> BoxFuture<'static, ()> + Send + Sync>;
+
 /// Everything that goes on in the background.
 pub struct Workers<S> {
     context: Arc<Context<S>>,
+    traced: Traced,
 }
 
 impl<S: Store> Workers<S> {
     /// Workers over a store and the agents.
     pub fn new(store: S, registry: Arc<HostRegistry>, backends: Backends, settings: Settings) -> Self {
         let (slices, pushes) = (Slices::default(), super::locks::KeyedLocks::default());
-        Self { context: Arc::new(Context { store, registry, backends, settings, slices, pushes }) }
+        let context = Arc::new(Context { store, registry, backends, settings, slices, pushes });
+        Self { context, traced: Arc::new(|_, attempt| attempt) }
+    }
+
+    /// The same, whose attempts run as part of the traces that caused them.
+    #[must_use]
+    pub fn traced(mut self, traced: Traced) -> Self {
+        self.traced = traced;
+        self
     }
 
     /// Works until `shutdown`, then lets running work end for a few seconds.
@@ -82,9 +95,10 @@ impl<S: Store> Workers<S> {
             },
             Ok(items) => {
                 for item in items {
-                    let span =
-                        tracing::info_span!("work", kind = item.kind.as_str(), id = %item.id, attempt = item.attempts);
-                    tasks.spawn(attempt(Arc::clone(&self.context), item).instrument(span));
+                    let span = tracing::info_span!("attempt", kind = item.kind.as_str(), id = %item.id, attempt = item.attempts);
+                    let trace = item.trace.clone();
+                    let attempt = attempt(Arc::clone(&self.context), item).instrument(span);
+                    tasks.spawn((self.traced)(trace.as_deref(), attempt.boxed()));
                 }
                 Duration::ZERO
             }

@@ -7,6 +7,7 @@ use cloud_core::{
     ports::{Query, StoreError, Tx, WorkItem, WorkKind},
 };
 use cloud_domain::{Cidr, HostId, ProjectId, SubnetId, Vni, VpcId};
+use cloud_service_kit::context::current_trace;
 use sqlx::{Any, Row, Transaction};
 use uuid::Uuid;
 
@@ -180,9 +181,12 @@ impl Tx for SqlTx {
 
     async fn enqueue(&mut self, kind: WorkKind, id: Uuid) -> Result<(), StoreError> {
         let now = self.store.inner.dialect.now(&mut self.inner).await.map_err(from_sqlx)?;
-        let sql = "INSERT INTO work (kind, id, due_at) VALUES ($1, $2, $3) \
-                   ON CONFLICT (kind, id) DO UPDATE SET due_at = excluded.due_at, sequence = work.sequence + 1, attempts = 0";
-        let query = sqlx::query(sql).bind(kind.as_str()).bind(id.to_string()).bind(now.0);
+        // What the work does belongs to the trace of the call that caused it.
+        let trace = current_trace().map(|t| t.to_string());
+        let sql = "INSERT INTO work (kind, id, due_at, trace) VALUES ($1, $2, $3, $4) \
+                   ON CONFLICT (kind, id) DO UPDATE SET due_at = excluded.due_at, sequence = work.sequence + 1, attempts = 0, \
+                   trace = excluded.trace";
+        let query = sqlx::query(sql).bind(kind.as_str()).bind(id.to_string()).bind(now.0).bind(trace);
         query.execute(&mut *self.inner).await.map_err(from_sqlx)?;
         Ok(())
     }

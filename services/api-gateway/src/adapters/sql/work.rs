@@ -25,7 +25,7 @@ pub(super) async fn claim(store: &SqlStore, limit: u32, lease: Duration) -> Resu
     }
     let mut tx = store.inner.writers.begin_with(store.inner.dialect.begin()).await.map_err(from_sqlx)?;
     let select = format!(
-        "SELECT kind, id, sequence, attempts FROM work WHERE {FREE} ORDER BY due_at LIMIT $2{}",
+        "SELECT kind, id, sequence, attempts, trace FROM work WHERE {FREE} ORDER BY due_at LIMIT $2{}",
         store.inner.dialect.skip_locked()
     );
     let query = sqlx::query(AssertSqlSafe(select)).bind(now.0).bind(i64::from(limit));
@@ -44,6 +44,7 @@ pub(super) async fn claim(store: &SqlStore, limit: u32, lease: Duration) -> Resu
             lease: Uuid::new_v4(),
             sequence: row.try_get(2).map_err(from_sqlx)?,
             attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
+            trace: row.try_get(4).map_err(from_sqlx)?,
         };
         let sql =
             "UPDATE work SET lease_token = $1, lease_until = $2, attempts = attempts + 1 WHERE kind = $3 AND id = $4";
