@@ -40,7 +40,9 @@ pub struct Lease {
 
 /// Leases by switch port, shared between who learns of VPCs and who answers guests.
 #[derive(Debug, Clone, Default)]
-pub struct LeaseTable(Arc<RwLock<BTreeMap<u16, (VpcId, Arc<Lease>)>>>);
+pub struct LeaseTable(Arc<RwLock<Leases>>);
+
+type Leases = BTreeMap<u16, (VpcId, Arc<Lease>)>;
 
 impl LeaseTable {
     /// Replaces what is known of one VPC.

@@ -9,3 +9,4 @@ mod program;
 mod recovery;
 mod spoofing;
 mod support;
+mod tunnels;

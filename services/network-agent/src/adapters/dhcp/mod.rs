@@ -5,10 +5,11 @@
 
 mod packet;
 
-use std::{fs, io, os::fd::IntoRawFd, thread, time::Duration};
+use std::{fs, io, os::fd::IntoRawFd, time::Duration};
 
 use pnet_datalink::{Channel, ChannelType, Config, DataLinkReceiver, DataLinkSender, NetworkInterface};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use crate::core::dhcp::{LeaseTable, Verdict, decide};
@@ -18,8 +19,10 @@ const LOOK_AROUND: Duration = Duration::from_millis(500);
 /// How long to wait before the socket is opened again.
 const RETRY: Duration = Duration::from_millis(200);
 
-/// Answers requests on `device` until `shutdown`, which takes half a second at most. Blocks: give it a thread.
+/// Answers requests on `device` until `shutdown`, which takes half a second at most. Blocks: give it a
+/// thread of the runtime (`spawn_blocking`).
 pub fn serve(device: &str, leases: &LeaseTable, shutdown: &CancellationToken) {
+    let runtime = Handle::current();
     let mut complained = false;
     while !shutdown.is_cancelled() {
         match open(device) {
@@ -37,7 +40,8 @@ pub fn serve(device: &str, leases: &LeaseTable, shutdown: &CancellationToken) {
             }
             Err(_) => {}
         }
-        thread::sleep(RETRY);
+        // Blocks no worker: this thread has nothing else to do.
+        let _ = runtime.block_on(tokio::time::timeout(RETRY, shutdown.cancelled()));
     }
 }
 

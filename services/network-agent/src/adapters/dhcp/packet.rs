@@ -131,7 +131,7 @@ fn write_options(bootp: &mut Vec<u8>, lease: &Lease, verdict: Verdict, kind: u8)
 fn frame(ofport: u16, from: Ipv4Addr, to: Ipv4Addr, bootp: &[u8]) -> Vec<u8> {
     // At most 236 + 4 + some hundred bytes of options.
     let length = |bytes: usize| u16::try_from(bytes).unwrap_or(u16::MAX).to_be_bytes();
-    let mut udp = Vec::from([SERVER.to_be_bytes(), CLIENT.to_be_bytes(), length(UDP + bootp.len()), [0, 0]].concat());
+    let mut udp = [SERVER.to_be_bytes(), CLIENT.to_be_bytes(), length(UDP + bootp.len()), [0, 0]].concat();
     udp.extend(bootp);
     let mut pseudo = [from.octets(), to.octets(), [0, 17, 0, 0]].concat();
     pseudo[10..12].copy_from_slice(&length(udp.len()));

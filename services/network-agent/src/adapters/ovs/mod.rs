@@ -220,11 +220,11 @@ impl OpenVswitch {
         if operations.is_empty() {
             return Ok(());
         }
-        operations.push(self.mutate_bridge(json!([["ports", "insert", ["set", added]]])));
+        operations.push(self.mutate_bridge(&json!([["ports", "insert", ["set", added]]])));
         self.database.transact_and_wait(operations).await
     }
 
-    fn mutate_bridge(&self, mutations: Value) -> Value {
+    fn mutate_bridge(&self, mutations: &Value) -> Value {
         json!({"op": "mutate", "table": "Bridge", "where": [["name", "==", self.config.name]], "mutations": mutations})
     }
 }
@@ -281,7 +281,7 @@ impl Switch for OpenVswitch {
                 mutations.push(json!(["external_ids", "insert", map([(&key, vni.to_string())])]));
             }
         }
-        operations.push(self.mutate_bridge(Value::Array(mutations)));
+        operations.push(self.mutate_bridge(&Value::Array(mutations)));
         self.database.transact_and_wait(operations).await
     }
 

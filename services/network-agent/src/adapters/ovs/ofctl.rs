@@ -1,6 +1,6 @@
 //! Flows, by `ovs-ofctl`: read as text, changed in one bundle that the switch commits or refuses as a whole.
 
-use std::{fmt::Write as _, path::PathBuf, time::Duration};
+use std::{fmt::Write as _, path::Path, time::Duration};
 
 use cloud_service_kit::exec::{Command, ExecError, run};
 
@@ -26,7 +26,7 @@ pub struct Ofctl {
 impl Ofctl {
     /// Flows behind a bridge's management socket.
     #[must_use]
-    pub fn new(socket: &PathBuf) -> Self {
+    pub fn new(socket: &Path) -> Self {
         Self { target: format!("unix:{}", socket.display()) }
     }
 
