@@ -120,7 +120,7 @@ trap 'exit 130' INT TERM
 
 step "start the services and the four daemons"
 cloud_start demo
-echo "    $endpoint, host $(api GET /hosts | jq -r '.hosts[0] | "\(.name) \(.status)"')"
+echo "    $endpoint, host $(api GET /hosts | jq -r '.hosts[0] | "\(.name) \(.state)"')"
 
 step "import the image tiny"
 import_tiny

@@ -90,7 +90,7 @@ api() {
 
 gateway_answers() { curl -sf --max-time 2 "$endpoint/health/live"; }
 gateway_ready() { curl -sf --max-time 2 "$endpoint/health/ready"; }
-host_is_up() { api GET /hosts | jq -e '[.hosts[] | select(.status == "UP")] | length > 0'; }
+host_is_up() { api GET /hosts | jq -e '[.hosts[] | select(.state == "UP")] | length > 0'; }
 
 # cloud ARGUMENT...: the command, as a user of this cloud.
 cloud() { CLOUD_ENDPOINT=$endpoint CLOUD_API_KEY_FILE=$key_file "$bin_dir/cloud" "$@"; }
