@@ -21,3 +21,6 @@ pub use guest::{
 pub use host_stop::{StopError, stop_guest};
 pub use ports::{ByteStream, Hypervisor, HypervisorEvent};
 pub use service::Compute;
+
+#[cfg(test)]
+mod tests;

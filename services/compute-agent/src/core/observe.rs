@@ -21,11 +21,8 @@ pub(super) async fn run(compute: Compute) {
 
 async fn observe(compute: &Compute) {
     let mut known = compute.cloud();
-    let cloud = match known.wait_for(Option::is_some).await.map(|cloud| *cloud) {
-        Ok(Some(cloud)) => cloud,
-        // The sender lives in `compute`, and the value was just checked.
-        Ok(None) | Err(_) => return,
-    };
+    // The sender lives in `compute`, so this ends with an answer or not at all.
+    let Ok(Some(cloud)) = known.wait_for(Option::is_some).await.map(|cloud| *cloud) else { return };
     let mut events = compute.inner.hypervisor.events();
     sweep(compute, cloud).await;
     loop {

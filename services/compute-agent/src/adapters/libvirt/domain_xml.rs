@@ -80,14 +80,13 @@ fn machine(xml: &mut Xml, spec: &GuestSpec, around: &Surroundings) -> io::Result
         xml.empty("acpi", &[])?;
         xml.empty("apic", &[])
     })?;
-    match around.accelerator {
+    let cpu: &[(&str, &str)] = match around.accelerator {
         // The host's own processor; a migration between unlike hosts would need a common model instead.
-        Accelerator::Kvm => {
-            xml.empty("cpu", &[("mode", "host-passthrough"), ("check", "none"), ("migratable", "on")])?
-        }
+        Accelerator::Kvm => &[("mode", "host-passthrough"), ("check", "none"), ("migratable", "on")],
         // Everything the emulation can do: distributions begin to need x86-64-v2 and v3, which the default model lacks.
-        Accelerator::Tcg => xml.empty("cpu", &[("mode", "maximum")])?,
-    }
+        Accelerator::Tcg => &[("mode", "maximum")],
+    };
+    xml.empty("cpu", cpu)?;
     xml.with("clock", &[("offset", "utc")], |xml| {
         xml.empty("timer", &[("name", "rtc"), ("tickpolicy", "catchup")])?;
         xml.empty("timer", &[("name", "pit"), ("tickpolicy", "delay")])?;
@@ -146,7 +145,9 @@ fn disk(xml: &mut Xml, index: usize, disk: &Disk) -> io::Result<()> {
     xml.with("disk", &[("type", kind), ("device", "disk")], |xml| {
         // No host cache: what the guest flushed is on the disk, and memory is not used twice. Freed blocks go back to the pool; a read-only
         // disk has none to free.
-        let mut driver = vec![("name", "qemu"), ("type", disk.format.as_str()), ("cache", "none"), ("io", "native")];
+        // Native I/O waits where a sparse file has to grow, and the guest with it; a block device does not grow.
+        let io = if block { "native" } else { "threads" };
+        let mut driver = vec![("name", "qemu"), ("type", disk.format.as_str()), ("cache", "none"), ("io", io)];
         if !disk.read_only {
             driver.extend([("discard", "unmap"), ("detect_zeroes", "unmap")]);
         }
@@ -241,3 +242,6 @@ impl Xml {
         self.0.write_event(Event::End(BytesEnd::new(name)))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -29,6 +29,7 @@ fn from_words(action: &'static str, message: String) -> HypervisorError {
         HypervisorError::DiskLocked(message)
     } else if says(&[
         "/dev/net/tun",
+        "specified dev doesn't exist",
         "tap interface",
         "tap device",
         "interface mtu",

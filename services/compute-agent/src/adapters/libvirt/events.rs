@@ -32,6 +32,7 @@ pub fn start_loop() -> Result<(), Error> {
             loop {
                 if let Err(error) = virt::event::event_run_default_impl() {
                     tracing::error!(%error, "libvirt's event loop failed");
+                    #[expect(clippy::disallowed_methods, reason = "this thread is libvirt's alone, no async worker")]
                     std::thread::sleep(std::time::Duration::from_millis(100));
                 }
             }

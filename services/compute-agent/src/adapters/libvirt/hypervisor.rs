@@ -157,6 +157,13 @@ impl Hypervisor for LibvirtHypervisor {
 
     async fn define(&self, spec: &GuestSpec, tag: &Tag) -> Result<(), HypervisorError> {
         let id = spec.id;
+        // libvirt does not say which one is missing.
+        for nic in &spec.nics {
+            let device = nic.device.as_str();
+            if !tokio::fs::try_exists(Path::new("/sys/class/net").join(device)).await.unwrap_or(false) {
+                return Err(HypervisorError::NetworkDevice(format!("there is no `{device}` for port {}", nic.port)));
+            }
+        }
         let image = seed::image(id, &spec.seed).map_err(|error| io_failed(&self.files.seed(id), &error))?;
         self.with_files(move |files| files.write_seed(id, &image)).await?;
         let surroundings = Surroundings {

@@ -48,14 +48,12 @@ fn found(domain: &Domain, id: InstanceId, name: &str) -> Result<Found, Error> {
     }
 }
 
-/// Every domain with a tag that can be read and fits its UUID.
+/// Every domain with a tag that can be read and fits its UUID and its name.
 pub fn list(connect: &Connect) -> Result<Vec<Guest>, Error> {
     let mut guests = Vec::new();
     for domain in connect.list_all_domains(0)? {
         match there(tagged(&domain))? {
-            Some(Tagged::Yes(guest)) if there(domain.uuid_string())? == Some(guest.tag.instance.to_string()) => {
-                guests.push(*guest);
-            }
+            Some(Tagged::Yes(guest)) if is_named_for(&domain, guest.tag.instance)? => guests.push(*guest),
             Some(Tagged::Unreadable(problem)) => {
                 let name = domain.name().unwrap_or_default();
                 tracing::warn!(domain = name, %problem, "a domain is left out of the inventory");
@@ -64,6 +62,10 @@ pub fn list(connect: &Connect) -> Result<Vec<Guest>, Error> {
         }
     }
     Ok(guests)
+}
+
+fn is_named_for(domain: &Domain, id: InstanceId) -> Result<bool, Error> {
+    Ok(domain.name()? == domain_name(id) && domain.uuid_string()? == id.to_string())
 }
 
 /// Writes a tag on the domain, on the running one too.

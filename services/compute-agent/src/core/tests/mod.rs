@@ -1,0 +1,3 @@
+mod decide;
+mod fake;
+mod service;
