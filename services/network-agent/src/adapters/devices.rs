@@ -19,6 +19,8 @@ use cloud_service_kit::exec::{Command, run};
 use crate::core::ports::{BackendError, Device, Devices};
 
 const DEADLINE: Duration = Duration::from_secs(10);
+/// More time per line of a script: the kernel takes about 35 ms to remove a device.
+const PER_LINE: Duration = Duration::from_millis(200);
 /// First part of the alias that every device of ours carries; cloud, VPC and port follow.
 const TAG: &str = "thecloud";
 
@@ -112,7 +114,8 @@ pub async fn make_ready(name: &str) -> Result<(), BackendError> {
 }
 
 async fn batch(script: String) -> Result<(), BackendError> {
-    let command = Command::new("ip").args(["-batch", "-"]).stdin(script).deadline(DEADLINE);
+    let lines = u32::try_from(script.lines().count()).unwrap_or(u32::MAX);
+    let command = Command::new("ip").args(["-batch", "-"]).stdin(script).deadline(DEADLINE + PER_LINE * lines);
     match run(&command).await {
         Ok(_) => Ok(()),
         Err(error) => Err(BackendError::failed_by("cannot change the host's network devices", error)),

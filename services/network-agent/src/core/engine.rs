@@ -112,7 +112,7 @@ impl Engine {
         self.make_sure_of_flows().await?;
         let ports = self.switch.ports(self.cloud).await?;
         self.check_claims(&slice, &ports).await?;
-        let plugged = self.ensure_ports(&slice, &ports).await?;
+        let plugged = self.ensure_ports(&slice, &ports, &mut numbers_of(&ports)).await?;
         self.leases.replace(vpc, leases(&slice, &plugged));
         let want = flow_set(&vpc_rules(&slice, &plugged));
         self.set_flows(BTreeMap::from([(Some(slice.vni), want)])).await?;
@@ -207,8 +207,9 @@ impl Engine {
         ports: &BTreeMap<PortId, SwitchPort>,
     ) -> Result<(), EngineError> {
         let mut want = BTreeMap::from([(None, flow_set(&host_rules()))]);
+        let mut taken = numbers_of(ports);
         for (vpc, Held { slice, plugged }) in held.iter_mut() {
-            *plugged = self.ensure_ports(slice, ports).await?;
+            *plugged = self.ensure_ports(slice, ports, &mut taken).await?;
             self.leases.replace(*vpc, leases(slice, plugged));
             want.insert(Some(slice.vni), flow_set(&vpc_rules(slice, plugged)));
         }
@@ -260,10 +261,10 @@ impl Engine {
         &mut self,
         slice: &VpcSlice,
         existing: &BTreeMap<PortId, SwitchPort>,
+        taken: &mut BTreeSet<OfPort>,
     ) -> Result<Plugged, EngineError> {
         let device = |port: &Port| Device { cloud: self.cloud, vpc: slice.vpc, port: port.id, mtu: slice.mtu };
         self.devices.ensure(&slice.local_ports().map(device).collect::<Vec<_>>()).await?;
-        let mut taken: BTreeSet<OfPort> = existing.values().filter_map(|p| p.ofport).collect();
         let mut change = PortChange { note: Some((slice.vpc, Some(slice.vni))), ..PortChange::default() };
         let mut plugged = Plugged::new();
         for port in slice.local_ports() {
@@ -276,7 +277,7 @@ impl Engine {
                 tracing::warn!(port = %port.id, error = ?broken.error, "plugging a port anew");
                 change.unplug.push(broken.device.clone());
             }
-            let ofport = self.numbers.take(&mut taken).ok_or(EngineError::Full)?;
+            let ofport = self.numbers.take(taken).ok_or(EngineError::Full)?;
             plugged.insert(port.id, ofport);
             change.plug.push(new_port(slice, port, ofport));
         }
@@ -345,6 +346,10 @@ impl Engine {
         self.installed = Some(installed);
         Ok(change.deletes.len() + change.adds.len())
     }
+}
+
+fn numbers_of(ports: &BTreeMap<PortId, SwitchPort>) -> BTreeSet<OfPort> {
+    ports.values().filter_map(|port| port.ofport).collect()
 }
 
 fn new_port(slice: &VpcSlice, port: &Port, ofport: OfPort) -> NewPort {

@@ -27,6 +27,9 @@ async fn guests_reach_their_own_vpc_and_no_other_even_with_equal_addresses() {
 
     assert_eq!(a1.pings(A2.1), 5, "within a");
     assert_eq!(b1.pings(B2.1), 5, "within b");
+    let mut server = a2.spawn("busybox", &["nc", "-l", "-p", "7777", "-e", "/bin/busybox", "echo", "hello"]);
+    eventually("TCP passes", async || a1.run(&["busybox", "nc", "-w", "2", A2.1, "7777"]).stdout == b"hello\n").await;
+    server.wait().unwrap();
     assert_eq!(a1.pings("10.0.0.1"), 5, "the gateway of a");
     assert_eq!(b2.pings("10.0.0.1"), 5, "the gateway of b");
 

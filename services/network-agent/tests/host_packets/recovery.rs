@@ -79,7 +79,7 @@ async fn the_switch_dies_and_its_flows_come_back() {
     let started = Instant::now();
     host.ovs.kill_and_restart_daemon(&host.netns);
     eventually("guests reach each other again", async || one.pings(TWO.1) == 5).await;
-    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
     assert_eq!(host.ovs.flows(), flows);
     eventually("the gateway hears of it", async || host.heard(&cloud).unwrap().healthy == Some(true)).await;
     assert_eq!(two.pings("10.0.0.1"), 5);

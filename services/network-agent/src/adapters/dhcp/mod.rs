@@ -12,7 +12,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use crate::core::dhcp::{LeaseTable, Verdict, decide};
+use crate::core::dhcp::{LeaseTable, decide};
 
 /// How long the thread waits for a packet before it looks around.
 const LOOK_AROUND: Duration = Duration::from_millis(500);
@@ -114,10 +114,7 @@ fn reply(frame: &[u8], leases: &LeaseTable) -> Option<Vec<u8>> {
         return None;
     };
     let verdict = decide(&lease, &incoming.request);
-    if verdict == Verdict::Nak {
-        tracing::warn!(port = %lease.port, ip = %lease.ip, asked = ?incoming.request, "refused a DHCP request");
-    } else {
-        tracing::debug!(port = %lease.port, ip = %lease.ip, ?verdict, "DHCP");
-    }
+    // A guest decides how often this happens, so it must not fill the log.
+    tracing::debug!(port = %lease.port, ip = %lease.ip, request = ?incoming.request, ?verdict, "DHCP");
     packet::answer(&incoming, &lease, verdict)
 }

@@ -64,3 +64,37 @@ fn message(kind: u8, transaction: [u8; 4], body: &[u8]) -> Vec<u8> {
     bytes.extend(body);
     bytes
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn probes_are_answered_and_an_end_is_noticed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("br.mgmt");
+        let (publish, mut up) = watch::channel(false);
+        let shutdown = CancellationToken::new();
+        let watching = tokio::spawn(watch_switch(path.clone(), publish, shutdown.clone()));
+        let listener = UnixListener::bind(&path).unwrap();
+        for _ in 0..2 {
+            let (mut switch, _) = listener.accept().await.unwrap();
+            let mut hello = [0; 8];
+            switch.read_exact(&mut hello).await.unwrap();
+            assert_eq!(hello, [5, 0, 0, 8, 0, 0, 0, 1]);
+            assert!(!*up.borrow_and_update());
+            switch.write_all(&message(HELLO, [0; 4], &[1, 2, 3, 4, 5, 6, 7, 8])).await.unwrap();
+            switch.write_all(&message(ECHO_REQUEST, [0, 0, 0, 9], b"abc")).await.unwrap();
+            let mut reply = [0; 11];
+            switch.read_exact(&mut reply).await.unwrap();
+            assert_eq!(reply, [5, 3, 0, 11, 0, 0, 0, 9, b'a', b'b', b'c']);
+            assert!(*up.borrow_and_update());
+            drop(switch);
+            up.wait_for(|up| !*up).await.unwrap();
+        }
+        shutdown.cancel();
+        watching.await.unwrap();
+    }
+}

@@ -56,13 +56,13 @@ impl Guest {
         command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
-    /// How many of five pings are answered. Ten times a second; each has half a second.
+    /// How many of five pings are answered. Ten times a second; each has a second.
     pub fn pings(&self, to: &str) -> u32 {
         self.pings_with(to, &[])
     }
 
     pub fn pings_with(&self, to: &str, more: &[&str]) -> u32 {
-        let mut args = vec!["ping", "-n", "-q", "-c", "5", "-i", "0.1", "-W", "0.5"];
+        let mut args = vec!["ping", "-n", "-q", "-c", "5", "-i", "0.1", "-W", "1"];
         args.extend(more);
         args.push(to);
         received(&String::from_utf8_lossy(&self.run(&args).stdout))
