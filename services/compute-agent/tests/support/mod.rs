@@ -49,11 +49,12 @@ pub async fn until<T>(what: &str, limit: Duration, mut probe: impl AsyncFnMut() 
 }
 
 pub struct Host {
-    pub dir: tempfile::TempDir,
     pub libvirt: Libvirt,
     pub gateway: Gateway,
     agent: Option<Child>,
     version: std::sync::atomic::AtomicU64,
+    /// Last: what runs in it is ended before it goes.
+    pub dir: tempfile::TempDir,
 }
 
 impl Host {
@@ -63,7 +64,7 @@ impl Host {
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
         let libvirt = Libvirt::start(&dir.path().join("libvirt")).await;
         let gateway = Gateway::start(&dir.path().join("host.sock")).await;
-        let mut host = Self { dir, libvirt, gateway, agent: None, version: 1.into() };
+        let mut host = Self { libvirt, gateway, agent: None, version: 1.into(), dir };
         host.start_agent().await;
         host
     }
@@ -106,6 +107,13 @@ impl Host {
 
     pub fn agent_pid(&self) -> u32 {
         self.agent.as_ref().unwrap().id()
+    }
+
+    /// What the agent has allocated, in KiB. (Its program and libraries are less in a release.)
+    pub fn agent_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.agent_pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+        line.split_whitespace().next().unwrap().parse().unwrap()
     }
 
     /// kill -9.
