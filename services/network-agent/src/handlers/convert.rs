@@ -1,6 +1,6 @@
 //! Between the contract's messages and the model.
 
-use std::{fmt::Display, str::FromStr};
+use std::{fmt::Display, net::Ipv4Addr, str::FromStr};
 
 use cloud_contracts::agent;
 use cloud_domain::{CloudId, VpcId};
@@ -50,8 +50,7 @@ fn subnet(index: usize, wire: &agent::SubnetSlice) -> Result<Subnet, ServiceErro
 
 fn port(index: usize, wire: agent::PortSlice) -> Result<Port, ServiceError> {
     let field = |name| format!("ports[{index}].{name}");
-    let place =
-        if wire.local { Place::Local } else { Place::Remote(parse(field("tunnel_address"), &wire.tunnel_address)?) };
+    let place = if wire.local { Place::Local } else { Place::Remote(tunnel_end(field("tunnel_address"), &wire)?) };
     Ok(Port {
         id: parse(field("id"), &wire.id)?,
         subnet: parse(field("subnet_id"), &wire.subnet_id)?,
@@ -61,6 +60,18 @@ fn port(index: usize, wire: agent::PortSlice) -> Result<Port, ServiceError> {
         hostname: wire.hostname,
         place,
     })
+}
+
+/// Empty where the other host has none: that host's operator can change it, nobody else can.
+fn tunnel_end(field: String, wire: &agent::PortSlice) -> Result<Ipv4Addr, ServiceError> {
+    if wire.tunnel_address.is_empty() {
+        let message = format!(
+            "port {} is on another host, and that host has no tunnel address: start its network-agent with --tunnel-address",
+            wire.id
+        );
+        return Err(ServiceError::failed_precondition("NO_TUNNEL_ADDRESS", message));
+    }
+    parse(field, &wire.tunnel_address)
 }
 
 const fn field_of(error: &ModelError) -> &'static str {

@@ -110,7 +110,15 @@ async fn wrong_slices_are_refused_by_name_and_change_nothing() {
     remote.port("x", TWO.0, TWO.1);
     remote.ports[0].local = false;
     remote.ports[0].tunnel_address = "192.0.2.9".to_owned();
-    for (vpc, word) in [(&same_vni, "VNI_CONFLICT"), (&same_port, "PORT_CONFLICT"), (&remote, "NO_TUNNEL_ADDRESS")] {
+    let mut unreachable = Vpc::new(10, &["10.0.0.0/24"]);
+    unreachable.port("x", TWO.0, TWO.1);
+    unreachable.ports[0].local = false;
+    for (vpc, word) in [
+        (&same_vni, "VNI_CONFLICT"),
+        (&same_port, "PORT_CONFLICT"),
+        (&remote, "NO_TUNNEL_ADDRESS"),
+        (&unreachable, "NO_TUNNEL_ADDRESS"),
+    ] {
         let refused = agent.try_apply(vpc).await.unwrap_err();
         assert_eq!(refused.code(), Code::FailedPrecondition, "{refused:?}");
         assert!(String::from_utf8_lossy(refused.details()).contains(word), "{word}: {refused:?}");
