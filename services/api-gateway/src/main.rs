@@ -1,1 +1,46 @@
-fn main() {}
+//! The API gateway daemon.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use cloud_api_gateway::{config::Config, gateway};
+use cloud_service_kit::{config, error, shutdown, telemetry};
+use rustix::fs::Mode;
+
+/// Worker threads: requests are short, and the database is one writer.
+const THREADS: std::ops::RangeInclusive<usize> = 2..=4;
+/// Threads for files and for qemu-img's pipes.
+const BLOCKING_THREADS: usize = 16;
+
+fn main() -> ExitCode {
+    let threads = std::thread::available_parallelism().map_or(*THREADS.start(), Into::into);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads.clamp(*THREADS.start(), *THREADS.end()))
+        .max_blocking_threads(BLOCKING_THREADS)
+        .enable_all()
+        .build();
+    let ended = match runtime {
+        Ok(runtime) => runtime.block_on(run()),
+        Err(error) => Err(error.into()),
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cloud-api-gateway: {}", error::chain(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> anyhow::Result<()> {
+    let config: Config = config::load()?;
+    let telemetry = telemetry::init("api-gateway", &config.daemon.telemetry)?;
+    let shutdown = shutdown::signals()?;
+    // Its directory may hold what others must reach (guests' disks, beneath it); what the gateway itself writes is for nobody else.
+    std::fs::create_dir_all(&config.state_dir)
+        .with_context(|| format!("cannot make the state directory {}", config.state_dir.display()))?;
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    let ended = gateway::run(&config, shutdown).await;
+    telemetry.shutdown().await;
+    Ok(ended?)
+}

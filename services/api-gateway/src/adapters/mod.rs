@@ -1,4 +1,5 @@
 //! What the core's ports are implemented by.
 
 pub mod agents;
+pub mod images;
 pub mod sql;

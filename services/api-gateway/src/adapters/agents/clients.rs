@@ -58,10 +58,10 @@ impl Agents {
         let agent = self.registry.agent(host, role);
         let agent = agent.ok_or_else(|| BackendError::Unreachable(format!("{name} has not registered")))?;
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((endpoint, channel)) = channels.get(&(host, role)) {
-            if *endpoint == agent.endpoint {
-                return Ok(Found { channel: channel.clone(), agent, name });
-            }
+        if let Some((endpoint, channel)) = channels.get(&(host, role))
+            && *endpoint == agent.endpoint
+        {
+            return Ok(Found { channel: channel.clone(), agent, name });
         }
         let address: Address = agent.endpoint.parse().map_err(|error| {
             BackendError::Unreachable(format!("{name} registered an endpoint that cannot be used: {error}"))

@@ -16,7 +16,7 @@ use super::{
     clients::{Found, odd, request},
 };
 
-fn client(found: &Found) -> ComputeServiceClient<AgentChannel> {
+pub(super) fn client(found: &Found) -> ComputeServiceClient<AgentChannel> {
     ComputeServiceClient::new(found.channel.clone())
 }
 

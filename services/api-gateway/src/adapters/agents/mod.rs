@@ -5,6 +5,7 @@
 
 mod clients;
 mod compute;
+mod console;
 mod network;
 mod status;
 mod storage;

@@ -1,7 +1,9 @@
 //! What an agent's refusal means to the core.
 
+use std::error::Error;
+
 use cloud_core::ports::BackendError;
-use cloud_service_kit::ServiceError;
+use cloud_service_kit::{ServiceError, error::chain};
 use tonic::{Code, Status};
 
 pub(super) fn unreachable(agent: &str, why: &str) -> BackendError {
@@ -11,6 +13,10 @@ pub(super) fn unreachable(agent: &str, why: &str) -> BackendError {
 pub(super) fn backend_error(agent: &str, status: &Status) -> BackendError {
     let reason = ServiceError::from_status(status).reason.clone();
     let message = status.message().to_owned();
+    // A status that was made here, of an error of the connection, says nothing about the host.
+    if let Some(source) = status.source() {
+        return unreachable(agent, &format!("does not answer: {message}: {}", chain(source)));
+    }
     match (status.code(), reason.as_ref()) {
         (_, "STALE_CALL" | "WRONG_SESSION" | "WRONG_CLOUD") => BackendError::Stale(message),
         (_, "DATA_MISSING") => BackendError::DataMissing(message),

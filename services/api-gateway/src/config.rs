@@ -1,0 +1,168 @@
+//! The gateway's configuration: flags, environment, file.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::Parser;
+use cloud_core::services::Settings;
+use cloud_service_kit::{Address, config::DaemonArgs, server::TlsArgs};
+
+use crate::adapters::images::ImageOptions;
+
+/// The public address where none is given.
+const LISTEN: &str = "127.0.0.1:8080";
+
+/// The API gateway of The Cloud: gRPC and REST for clients, and every decision.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "cloud-api-gateway", version)]
+pub struct Config {
+    /// What every daemon has. --listen is 127.0.0.1:8080 by default.
+    #[command(flatten)]
+    pub daemon: DaemonArgs,
+    /// TLS of the public port.
+    #[command(flatten)]
+    pub tls: TlsArgs,
+    /// Serve the public port without TLS even where other machines reach it. Keys then travel in the clear: only behind a proxy that
+    /// speaks TLS.
+    #[arg(long, env = "CLOUD_ALLOW_PLAIN_BEYOND_LOOPBACK")]
+    pub allow_plain_beyond_loopback: bool,
+    /// The directory of this daemon's database, key, images and sockets.
+    #[arg(long, env = "CLOUD_STATE_DIR", value_name = "DIRECTORY", default_value = "/var/lib/thecloud/gateway")]
+    pub state_dir: PathBuf,
+    /// `sqlite:/path/to/file` or `postgres://user@host/name`; by default a SQLite file in the state directory.
+    #[arg(long, env = "CLOUD_DATABASE", value_name = "URL")]
+    pub database: Option<String>,
+    /// Where agents register: a unix socket, by default `host.sock` in the state directory.
+    #[arg(long, env = "CLOUD_HOST_LISTEN", value_name = "ADDRESS")]
+    pub host_listen: Option<Address>,
+    /// The file with the first operator's API key, made at the first start; by default `admin.key` in the state directory.
+    #[arg(long, env = "CLOUD_API_KEY_FILE", value_name = "FILE")]
+    pub api_key_file: Option<PathBuf>,
+    /// What console URLs begin with, as browsers reach this gateway; by default where it listens.
+    #[arg(long, env = "CLOUD_PUBLIC_URL", value_name = "URL")]
+    pub public_url: Option<String>,
+    /// Images.
+    #[command(flatten)]
+    pub images: ImageArgs,
+    /// Instances and hosts.
+    #[command(flatten)]
+    pub limits: LimitArgs,
+}
+
+/// The flags of images.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ImageArgs {
+    /// The directory that operators may import images from; without it, they cannot.
+    #[arg(long, env = "CLOUD_IMPORT_DIR", value_name = "DIRECTORY")]
+    pub import_dir: Option<PathBuf>,
+    /// Fetch images also from loopback, link-local and private addresses. Every user can then make the gateway ask the operator's own network.
+    #[arg(long, env = "CLOUD_IMPORT_ALLOW_PRIVATE")]
+    pub import_allow_private: bool,
+    /// How long an import may take, in seconds.
+    #[arg(long, env = "CLOUD_IMPORT_TIMEOUT", value_name = "SECONDS", default_value_t = 3600)]
+    pub import_timeout: u64,
+    /// The largest image file, in bytes.
+    #[arg(long, env = "CLOUD_IMAGE_MAX_BYTES", value_name = "BYTES", default_value_t = 64 << 30)]
+    pub image_max_bytes: u64,
+}
+
+/// The flags of instances and hosts.
+#[derive(Debug, Clone, clap::Args)]
+pub struct LimitArgs {
+    /// How long an instance may be STARTING, in seconds.
+    #[arg(long, env = "CLOUD_START_TIMEOUT", value_name = "SECONDS", default_value_t = 600)]
+    pub start_timeout: u64,
+    /// How long a guest may take to shut down before it is powered off, in seconds.
+    #[arg(long, env = "CLOUD_STOP_GRACE", value_name = "SECONDS", default_value_t = 30)]
+    pub stop_grace: u64,
+    /// How long a stop call waits, in seconds.
+    #[arg(long, env = "CLOUD_STOP_WAIT", value_name = "SECONDS", default_value_t = 60)]
+    pub stop_wait: u64,
+    /// Virtual processors promised per thread of a host.
+    #[arg(long, env = "CLOUD_CPU_OVERCOMMIT", value_name = "RATIO", default_value_t = 8.0, value_parser = ratio)]
+    pub cpu_overcommit: f64,
+    /// Memory of each host that is not promised to instances, in MiB.
+    #[arg(long, env = "CLOUD_MEMORY_RESERVE_MIB", value_name = "MIB", default_value_t = 512)]
+    pub memory_reserve_mib: u64,
+    /// How often agents give a sign of life, in milliseconds.
+    #[arg(long, env = "CLOUD_HEARTBEAT_INTERVAL_MS", value_name = "MILLISECONDS", default_value_t = 2000,
+          value_parser = clap::value_parser!(u64).range(20..=60_000))]
+    pub heartbeat_interval_ms: u64,
+    /// How long without a sign of life until a host is UNREACHABLE, in milliseconds.
+    #[arg(long, env = "CLOUD_HEARTBEAT_TIMEOUT_MS", value_name = "MILLISECONDS", default_value_t = 10_000,
+          value_parser = clap::value_parser!(u64).range(100..))]
+    pub heartbeat_timeout_ms: u64,
+    /// How long a console URL works, in seconds.
+    #[arg(long, env = "CLOUD_CONSOLE_TTL", value_name = "SECONDS", default_value_t = 600)]
+    pub console_ttl: u64,
+    /// The largest packet of guests, in bytes: the hosts' own, less 50 for tunnels.
+    #[arg(long, env = "CLOUD_GUEST_MTU", value_name = "BYTES", default_value_t = 1450,
+          value_parser = clap::value_parser!(u32).range(1280..=65_000))]
+    pub guest_mtu: u32,
+}
+
+fn ratio(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(ratio) if (0.1..=100.0).contains(&ratio) => Ok(ratio),
+        _ => Err("must be a number from 0.1 to 100".to_owned()),
+    }
+}
+
+impl Config {
+    /// Where clients connect.
+    #[must_use]
+    pub fn listen(&self) -> Address {
+        let default = Address::Tcp { host: "127.0.0.1".to_owned(), port: 8080 };
+        debug_assert_eq!(LISTEN.parse(), Ok(default.clone()));
+        self.daemon.listen.clone().unwrap_or(default)
+    }
+
+    /// Where agents register.
+    #[must_use]
+    pub fn host_listen(&self) -> Address {
+        self.host_listen.clone().unwrap_or_else(|| Address::Unix(self.state_dir.join("host.sock")))
+    }
+
+    /// The database's URL.
+    #[must_use]
+    pub fn database(&self) -> String {
+        let default = || format!("sqlite:{}", self.state_dir.join("gateway.db").display());
+        self.database.clone().unwrap_or_else(default)
+    }
+
+    /// The first operator's key.
+    #[must_use]
+    pub fn api_key_file(&self) -> PathBuf {
+        self.api_key_file.clone().unwrap_or_else(|| self.state_dir.join("admin.key"))
+    }
+
+    /// What the core is told.
+    #[must_use]
+    pub fn settings(&self) -> Settings {
+        let limits = &self.limits;
+        Settings {
+            start_timeout: Duration::from_secs(limits.start_timeout),
+            stop_grace: Duration::from_secs(limits.stop_grace),
+            stop_wait: Duration::from_secs(limits.stop_wait),
+            cpu_overcommit: limits.cpu_overcommit,
+            memory_reserve_mib: limits.memory_reserve_mib,
+            heartbeat_interval: Duration::from_millis(limits.heartbeat_interval_ms),
+            heartbeat_timeout: Duration::from_millis(limits.heartbeat_timeout_ms),
+            console_ttl: Duration::from_secs(limits.console_ttl),
+            mtu: limits.guest_mtu,
+            import_timeout: Duration::from_secs(self.images.import_timeout),
+            ..Settings::default()
+        }
+    }
+
+    /// What the image store is told.
+    #[must_use]
+    pub fn image_options(&self) -> ImageOptions {
+        ImageOptions {
+            dir: self.state_dir.join("images"),
+            import_dir: self.images.import_dir.clone(),
+            max_bytes: self.images.image_max_bytes,
+            allow_private: self.images.import_allow_private,
+            timeout: Duration::from_secs(self.images.import_timeout),
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! The gateway, put together: store, services, workers, and its two listeners.
+
+use std::{io, sync::Arc, time::Duration};
+
+use axum::Router;
+use cloud_contracts::agent::host_service_server::{self, HostServiceServer};
+use cloud_core::{
+    CoreError,
+    model::Image,
+    ports::Store,
+    reconcile::{Backends, Workers},
+    services::{HostRegistry, Services, bootstrap},
+};
+use cloud_service_kit::{
+    Address, error,
+    health::Readiness,
+    layers,
+    listen::{BindPolicy, ListenError, Listener},
+    metrics::Metrics,
+    server::{self, ServeError, ServerOptions, TlsError},
+    service,
+};
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+
+use crate::{
+    adapters::{
+        agents::Agents,
+        images::DirectoryImages,
+        sql::{OpenError, SqlStore},
+    },
+    admin_key::{self, KeyError},
+    config::Config,
+    handlers::AgentHosts,
+    http::{PublicApi, RouterError},
+};
+
+/// The component of readiness that follows the database.
+const DATABASE: &str = "database";
+/// The component that is ready once the cloud has what it begins with.
+const BOOTSTRAP: &str = "bootstrap";
+/// How often the database is looked at, and how long it may take.
+const PING: Duration = Duration::from_secs(2);
+
+/// Why the gateway could not start or serve.
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayError {
+    /// Its directory.
+    #[error("cannot make the state directory {path}")]
+    StateDir {
+        /// The directory.
+        path: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The first operator's key.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The database.
+    #[error(transparent)]
+    Database(#[from] OpenError),
+    /// The image files.
+    #[error("cannot open the image files")]
+    Images(#[source] io::Error),
+    /// What a cloud begins with.
+    #[error("cannot set up the cloud")]
+    Bootstrap(#[source] CoreError),
+    /// The file with the cloud's id.
+    #[error("cannot write the cloud's id")]
+    CloudId(#[source] io::Error),
+    /// The listening sockets.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// TLS.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The public router.
+    #[error(transparent)]
+    Router(#[from] RouterError),
+    /// The metrics.
+    #[error("cannot set up metrics")]
+    Metrics(#[from] prometheus::Error),
+    /// The descriptors behind reflection.
+    #[error("cannot set up reflection")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// The servers.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+}
+
+/// Runs the gateway until `shutdown`: then it stops accepting, lets what runs end, ends the workers and closes the database. What does not end in
+/// time is in the database and goes on at the next start.
+///
+/// # Errors
+/// See [`GatewayError`].
+pub async fn run(config: &Config, shutdown: CancellationToken) -> Result<(), GatewayError> {
+    std::fs::create_dir_all(&config.state_dir)
+        .map_err(|source| GatewayError::StateDir { path: config.state_dir.display().to_string(), source })?;
+    // The key first: a crash right after leaves a key that the next start enters into the database.
+    let secret = admin_key::ensure(&config.api_key_file())?;
+    let store = SqlStore::open(&config.database()).await?;
+    let images = Arc::new(DirectoryImages::open(config.image_options()).map_err(GatewayError::Images)?);
+    let readiness = Readiness::new(&[DATABASE, BOOTSTRAP]);
+    let settings = config.settings();
+    let registry = Arc::new(HostRegistry::new(settings.heartbeat_timeout));
+    let services = Services::new(store.clone(), Arc::clone(&registry), images.clone(), settings.clone());
+    bootstrap(&store, &secret).await.map_err(GatewayError::Bootstrap)?;
+    services.hosts.load().await.map_err(GatewayError::Bootstrap)?;
+    sweep(&store, &images).await.map_err(GatewayError::Bootstrap)?;
+    let (cloud, epoch) = store.identity();
+    write_cloud_id(config, &cloud.to_string()).map_err(GatewayError::CloudId)?;
+    readiness.set_ready(BOOTSTRAP);
+
+    let tls = config.tls.files()?.map(|files| files.load()).transpose()?;
+    let policy = BindPolicy { tls: tls.is_some(), allow_plain_beyond_loopback: config.allow_plain_beyond_loopback };
+    let public = Listener::bind(&config.listen(), policy).await?;
+    let agents_listener = Listener::bind(&config.host_listen(), BindPolicy::default()).await?;
+    let public_url = config.public_url.clone().unwrap_or_else(|| url(public.local_addr(), tls.is_some()));
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"), %cloud, epoch, public = %public.local_addr(), hosts = %agents_listener.local_addr(),
+        key_file = %config.api_key_file().display(), "starting"
+    );
+
+    let agents = Arc::new(Agents::new(Arc::clone(&registry), cloud, epoch));
+    let metrics = Metrics::new("api-gateway")?;
+    let host_router = host_router(&services, &readiness, &metrics)?;
+    let api = PublicApi {
+        services,
+        registry: Arc::clone(&registry),
+        store: store.clone(),
+        images: Arc::clone(&images),
+        consoles: agents.clone(),
+        public_url,
+        readiness: readiness.clone(),
+        metrics,
+    };
+    let router = api.router()?;
+    let backends = Backends { compute: agents.clone(), storage: agents.clone(), network: agents, images };
+    let workers = Workers::new(store.clone(), registry, backends, settings);
+    let options = ServerOptions { tls, ..ServerOptions::default() };
+    let (public, hosts, (), ()) = tokio::join!(
+        server::serve(public, router, options, shutdown.clone()),
+        server::serve(agents_listener, host_router, ServerOptions::default(), shutdown.clone()),
+        workers.run(shutdown.clone()),
+        watch_database(&store, &readiness, shutdown.clone()),
+    );
+    store.close().await;
+    tracing::info!("stopped");
+    public?;
+    Ok(hosts?)
+}
+
+/// What agents call.
+fn host_router(
+    services: &Services<SqlStore>,
+    readiness: &Readiness,
+    metrics: &Metrics,
+) -> Result<Router, GatewayError> {
+    let name = host_service_server::SERVICE_NAME;
+    let routes = Routes::default().add_service(HostServiceServer::new(AgentHosts(services.clone())));
+    let routes = service::add_reflection(routes, &[name])?.add_service(readiness.grpc(vec![name.to_owned()]));
+    Ok(layers::apply(service::into_router(routes), metrics))
+}
+
+/// Keeps readiness at what the database says.
+async fn watch_database(store: &SqlStore, readiness: &Readiness, shutdown: CancellationToken) {
+    let mut ticks = tokio::time::interval(PING);
+    while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
+        match tokio::time::timeout(PING, store.ping()).await {
+            Ok(Ok(())) => readiness.set_ready(DATABASE),
+            Ok(Err(error)) => readiness.set_not_ready(DATABASE, error::chain(&error)),
+            Err(_) => readiness.set_not_ready(DATABASE, format!("no answer within {} s", PING.as_secs())),
+        }
+    }
+}
+
+/// Removes files of images that the database does not know: an upload that a crash cut off between file and row.
+async fn sweep(store: &SqlStore, images: &DirectoryImages) -> Result<(), CoreError> {
+    use cloud_core::ports::ImageStore as _;
+    // Beside other gateways, a file without a row may be one that is just being entered.
+    if !store.is_exclusive() {
+        return Ok(());
+    }
+    let ids = images.ids().map_err(|error| CoreError::Internal(Box::new(error)))?;
+    for id in ids {
+        if store.get::<Image>(*id.as_uuid()).await?.is_none() {
+            tracing::info!(image = %id, "removing the file of an image that was never entered");
+            if let Err(error) = images.remove(id).await {
+                tracing::warn!(image = %id, %error, "cannot remove it");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The cloud's id, for people and scripts; the database's is the truth.
+fn write_cloud_id(config: &Config, id: &str) -> io::Result<()> {
+    let path = config.state_dir.join("cloud-id");
+    if std::fs::read_to_string(&path).is_ok_and(|text| text.trim() == id) {
+        return Ok(());
+    }
+    let temporary = config.state_dir.join(".cloud-id~");
+    std::fs::write(&temporary, format!("{id}\n"))?;
+    std::fs::rename(temporary, path)
+}
+
+/// A listener's address as browsers write it.
+fn url(address: &Address, tls: bool) -> String {
+    let scheme = if tls { "https" } else { "http" };
+    match address {
+        Address::Unix(_) => format!("{scheme}://localhost"),
+        Address::Tcp { host, port } if host.contains(':') => format!("{scheme}://[{host}]:{port}"),
+        Address::Tcp { host, port } => format!("{scheme}://{host}:{port}"),
+    }
+}

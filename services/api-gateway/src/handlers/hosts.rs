@@ -1,0 +1,82 @@
+//! `cloud.v1.HostService`: hosts as operators see them.
+
+use cloud_contracts::v1::{self, host_service_server::HostService};
+use cloud_core::{
+    ports::Store,
+    services::{AgentHealth, HostState, HostView, Services},
+};
+use tonic::{Request, Response, Status};
+
+use super::{
+    error,
+    wire::{caller, count, page_of, time},
+};
+
+/// Hosts over the core's service.
+pub struct Hosts<S>(pub Services<S>);
+
+#[tonic::async_trait]
+impl<S: Store> HostService for Hosts<S> {
+    async fn get_host(&self, request: Request<v1::GetHostRequest>) -> Result<Response<v1::Host>, Status> {
+        let caller = caller(&request)?;
+        let found = self.0.hosts.get(&caller, &request.get_ref().id).await;
+        found.map(|view| Response::new(wire(view))).map_err(error::status)
+    }
+
+    async fn list_hosts(
+        &self,
+        request: Request<v1::ListHostsRequest>,
+    ) -> Result<Response<v1::ListHostsResponse>, Status> {
+        let (caller, request) = (caller(&request)?, request.into_inner());
+        let page = self.0.hosts.list(&caller, &page_of!(request, live)).await.map_err(error::status)?;
+        let hosts = page.rows.into_iter().map(wire).collect();
+        Ok(Response::new(v1::ListHostsResponse { hosts, next_page_token: page.next }))
+    }
+}
+
+fn agent(health: AgentHealth) -> v1::Agent {
+    v1::Agent {
+        role: health.role.as_str().to_owned(),
+        reachable: health.reachable,
+        version: health.version,
+        last_heartbeat_at: health.last_heartbeat_at.and_then(time),
+        backend_error: health.backend_error,
+    }
+}
+
+fn wire(view: HostView) -> v1::Host {
+    let (meta, capacity) = (view.row.meta, view.row.capacity);
+    let state = match view.state {
+        HostState::Up => v1::host::State::Up,
+        HostState::Unreachable => v1::host::State::Unreachable,
+    };
+    let pools = capacity.pools.into_iter().map(|pool| v1::HostPool {
+        name: pool.name,
+        backend: pool.backend,
+        total_bytes: pool.total_bytes,
+        free_bytes: pool.free_bytes,
+    });
+    v1::Host {
+        id: meta.id.to_string(),
+        etag: meta.etag(),
+        name: meta.name,
+        state: state.into(),
+        state_reason: view.reason,
+        agents: view.agents.into_iter().map(agent).collect(),
+        vcpus: capacity.vcpus,
+        vcpus_used: count(view.vcpus_used),
+        memory_mib: capacity.memory_mib,
+        memory_used_mib: view.memory_used_mib,
+        pools: pools.collect(),
+        accelerator: capacity.accelerator,
+        hypervisor: capacity.hypervisor,
+        architecture: capacity.architecture,
+        datapath: capacity.datapath,
+        tunnel_address: capacity.tunnel_address,
+        instances: count(view.instances),
+        labels: meta.labels,
+        created_at: time(meta.created_at),
+        updated_at: time(meta.updated_at),
+        deleted_at: meta.deleted_at.and_then(time),
+    }
+}

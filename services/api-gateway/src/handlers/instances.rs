@@ -1,0 +1,199 @@
+//! `cloud.v1.InstanceService`.
+
+use std::sync::Arc;
+
+use cloud_contracts::v1::{self, instance_service_server::InstanceService};
+use cloud_core::{
+    model::{Desired, Instance},
+    ports::Store,
+    services::{Launch, Services},
+};
+use cloud_domain::InstanceStatus;
+use tonic::{Request, Response, Status, Streaming, codegen::BoxStream};
+
+use super::{
+    Consoles, console, error,
+    wire::{caller, instance_status, page_of, time},
+};
+
+/// Instances over the core's service.
+pub struct Instances<S> {
+    services: Services<S>,
+    consoles: Arc<dyn Consoles>,
+    /// What console URLs begin with, without a slash at its end.
+    public_url: String,
+}
+
+impl<S: Store> Instances<S> {
+    /// The handler over the services, and the consoles of the hosts.
+    pub fn new(services: Services<S>, consoles: Arc<dyn Consoles>, public_url: &str) -> Self {
+        Self { services, consoles, public_url: public_url.trim_end_matches('/').to_owned() }
+    }
+
+    fn wire(&self, row: Instance) -> v1::Instance {
+        let reachable = self.services.instances.host_reachable(&row);
+        wire(row, reachable)
+    }
+
+    fn answer(&self, row: Instance) -> Response<v1::Instance> {
+        Response::new(self.wire(row))
+    }
+}
+
+#[tonic::async_trait]
+impl<S: Store> InstanceService for Instances<S> {
+    async fn launch_instance(
+        &self,
+        request: Request<v1::LaunchInstanceRequest>,
+    ) -> Result<Response<v1::Instance>, Status> {
+        let (caller, request) = (caller(&request)?, request.into_inner());
+        let launch = Launch {
+            name: request.name,
+            image: request.image,
+            instance_type: request.instance_type,
+            vpc: request.vpc,
+            subnet: request.subnet,
+            volumes: request.volumes.into_iter().map(|v| v.volume).collect(),
+            labels: request.labels,
+            ssh_keys: request.ssh_keys,
+            user_data: request.user_data,
+            root_disk_gib: request.root_disk_gib,
+        };
+        self.services.instances.launch(&caller, launch).await.map(|row| self.answer(row)).map_err(error::status)
+    }
+
+    async fn get_instance(&self, request: Request<v1::GetInstanceRequest>) -> Result<Response<v1::Instance>, Status> {
+        let caller = caller(&request)?;
+        let found = self.services.instances.get(&caller, &request.get_ref().id).await;
+        found.map(|row| self.answer(row)).map_err(error::status)
+    }
+
+    async fn list_instances(
+        &self,
+        request: Request<v1::ListInstancesRequest>,
+    ) -> Result<Response<v1::ListInstancesResponse>, Status> {
+        let (caller, request) = (caller(&request)?, request.into_inner());
+        let page = self.services.instances.list(&caller, &page_of!(request)).await.map_err(error::status)?;
+        let instances = page.rows.into_iter().map(|row| self.wire(row)).collect();
+        Ok(Response::new(v1::ListInstancesResponse { instances, next_page_token: page.next }))
+    }
+
+    async fn start_instance(
+        &self,
+        request: Request<v1::StartInstanceRequest>,
+    ) -> Result<Response<v1::Instance>, Status> {
+        let (caller, request) = (caller(&request)?, request.into_inner());
+        let started = self.services.instances.start(&caller, &request.id, &request.etag).await;
+        started.map(|row| self.answer(row)).map_err(error::status)
+    }
+
+    async fn stop_instance(&self, request: Request<v1::StopInstanceRequest>) -> Result<Response<v1::Instance>, Status> {
+        let (caller, request) = (caller(&request)?, request.into_inner());
+        let stopped = self.services.instances.stop(&caller, &request.id, &request.etag).await;
+        stopped.map(|row| self.answer(row)).map_err(error::status)
+    }
+
+    async fn reboot_instance(
+        &self,
+        request: Request<v1::RebootInstanceRequest>,
+    ) -> Result<Response<v1::Instance>, Status> {
+        let (caller, request) = (caller(&request)?, request.into_inner());
+        let rebooted = self.services.instances.reboot(&caller, &request.id, &request.etag).await;
+        rebooted.map(|row| self.answer(row)).map_err(error::status)
+    }
+
+    async fn delete_instance(
+        &self,
+        request: Request<v1::DeleteInstanceRequest>,
+    ) -> Result<Response<v1::Instance>, Status> {
+        let (caller, request) = (caller(&request)?, request.into_inner());
+        let deleted = self.services.instances.delete(&caller, &request.id, &request.etag).await;
+        deleted.map(|row| self.answer(row)).map_err(error::status)
+    }
+
+    async fn get_console_url(
+        &self,
+        request: Request<v1::GetConsoleUrlRequest>,
+    ) -> Result<Response<v1::GetConsoleUrlResponse>, Status> {
+        let caller = caller(&request)?;
+        let ticket = self.services.console.issue(&caller, &request.get_ref().id).await.map_err(error::status)?;
+        let url = format!("{}/console/{}", self.public_url, ticket.token);
+        Ok(Response::new(v1::GetConsoleUrlResponse { url, expires_at: time(ticket.expires_at) }))
+    }
+
+    async fn get_console_log(
+        &self,
+        request: Request<v1::GetConsoleLogRequest>,
+    ) -> Result<Response<v1::GetConsoleLogResponse>, Status> {
+        let (caller, request) = (caller(&request)?, request.into_inner());
+        let row = self.services.instances.get(&caller, &request.id).await.map_err(error::status)?;
+        let log = self.consoles.log(row.host, row.id(), request.max_bytes).await.map_err(error::backend)?;
+        let log = String::from_utf8_lossy(&log).into_owned();
+        Ok(Response::new(v1::GetConsoleLogResponse { log }))
+    }
+
+    async fn stream_console(
+        &self,
+        request: Request<Streaming<v1::StreamConsoleRequest>>,
+    ) -> Result<Response<BoxStream<v1::StreamConsoleResponse>>, Status> {
+        let caller = caller(&request)?;
+        console::stream(&self.services, self.consoles.as_ref(), &caller, request.into_inner()).await
+    }
+}
+
+/// What an instance shall be, as a status.
+fn desired(row: &Instance) -> v1::instance::Status {
+    match row.desired {
+        Desired::Running => v1::instance::Status::Running,
+        Desired::Stopped => v1::instance::Status::Stopped,
+        Desired::Deleted => v1::instance::Status::Deleted,
+        // It could not be provisioned: it shall stay what it is.
+        Desired::Cleaned => v1::instance::Status::Error,
+    }
+}
+
+fn wire(row: Instance, host_reachable: bool) -> v1::Instance {
+    let running = matches!(row.status, InstanceStatus::Running | InstanceStatus::Stopping | InstanceStatus::Paused);
+    let etag = row.meta.etag();
+    let ports = row.nics.iter().map(|nic| v1::InstancePort {
+        id: nic.port.to_string(),
+        vpc: nic.vpc_name.clone(),
+        subnet: nic.subnet_name.clone(),
+        mac: nic.mac.to_string(),
+        ip: nic.ip.to_string(),
+        security_groups: Vec::new(),
+        floating_ip: String::new(),
+    });
+    let volumes = row.disks.iter().map(|disk| v1::InstanceVolume {
+        id: disk.volume.to_string(),
+        name: disk.name.clone(),
+        root: disk.root,
+        size_gib: disk.size.get(),
+    });
+    v1::Instance {
+        id: row.meta.id.to_string(),
+        project: row.meta.project_name.clone(),
+        status: instance_status(row.status).into(),
+        desired_status: desired(&row).into(),
+        ports: ports.collect(),
+        volumes: volumes.collect(),
+        console_available: running && host_reachable,
+        started_at: row.started_at.and_then(time),
+        created_at: time(row.meta.created_at),
+        updated_at: time(row.meta.updated_at),
+        deleted_at: row.meta.deleted_at.and_then(time),
+        etag,
+        name: row.meta.name,
+        image: row.image_name,
+        instance_type: row.instance_type,
+        vcpus: row.vcpus,
+        memory_mib: row.memory_mib,
+        status_reason: row.status_reason,
+        host: row.host_name,
+        host_reachable,
+        published_ports: Vec::new(),
+        ssh_keys: row.ssh_keys,
+        user_data: row.user_data,
+        labels: row.meta.labels,
+    }
+}

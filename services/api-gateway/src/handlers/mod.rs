@@ -1,0 +1,38 @@
+//! Wire to domain and back: one file per resource, none with a rule.
+//!
+//! Requests come validated ([`cloud_contracts::checked::Checked`] wraps every service), over gRPC and REST alike, with the caller in their
+//! extensions.
+
+mod agent_hosts;
+mod console;
+mod error;
+mod events;
+mod hosts;
+mod images;
+mod instance_types;
+mod instances;
+mod ports;
+mod projects;
+mod subnets;
+mod unbuilt;
+mod volumes;
+mod vpcs;
+mod wire;
+
+pub use agent_hosts::AgentHosts;
+pub use console::{ConsoleLine, Consoles};
+pub(crate) use error::{backend, status};
+pub use events::Events;
+pub use hosts::Hosts;
+pub use images::Images;
+pub use instance_types::InstanceTypes;
+pub use instances::Instances;
+pub use ports::Ports;
+pub use projects::Projects;
+pub use subnets::Subnets;
+pub use unbuilt::Unbuilt;
+pub use volumes::Volumes;
+pub use vpcs::Vpcs;
+
+#[cfg(test)]
+mod tests;

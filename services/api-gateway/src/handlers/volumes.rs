@@ -1,0 +1,82 @@
+//! `cloud.v1.VolumeService`.
+
+use cloud_contracts::v1::{self, volume_service_server::VolumeService};
+use cloud_core::{
+    model::{Volume, VolumeStatus},
+    ports::Store,
+    services::{NewVolume, Services},
+};
+use tonic::{Request, Response, Status};
+
+use super::{
+    error,
+    wire::{caller, page_of, time},
+};
+
+/// Volumes over the core's service.
+pub struct Volumes<S>(pub Services<S>);
+
+#[tonic::async_trait]
+impl<S: Store> VolumeService for Volumes<S> {
+    async fn create_volume(&self, request: Request<v1::CreateVolumeRequest>) -> Result<Response<v1::Volume>, Status> {
+        let (caller, request) = (caller(&request)?, request.into_inner());
+        let new = NewVolume { name: request.name, size_gib: request.size_gib, labels: request.labels };
+        let made = self.0.volumes.create(&caller, new).await;
+        made.map(|row| Response::new(wire(row))).map_err(error::status)
+    }
+
+    async fn get_volume(&self, request: Request<v1::GetVolumeRequest>) -> Result<Response<v1::Volume>, Status> {
+        let caller = caller(&request)?;
+        let found = self.0.volumes.get(&caller, &request.get_ref().id).await;
+        found.map(|row| Response::new(wire(row))).map_err(error::status)
+    }
+
+    async fn list_volumes(
+        &self,
+        request: Request<v1::ListVolumesRequest>,
+    ) -> Result<Response<v1::ListVolumesResponse>, Status> {
+        let (caller, request) = (caller(&request)?, request.into_inner());
+        let page = self.0.volumes.list(&caller, &page_of!(request)).await.map_err(error::status)?;
+        let volumes = page.rows.into_iter().map(wire).collect();
+        Ok(Response::new(v1::ListVolumesResponse { volumes, next_page_token: page.next }))
+    }
+
+    async fn delete_volume(&self, request: Request<v1::DeleteVolumeRequest>) -> Result<Response<v1::Volume>, Status> {
+        let (caller, request) = (caller(&request)?, request.into_inner());
+        let deleted = self.0.volumes.delete(&caller, &request.id, &request.etag).await;
+        deleted.map(|row| Response::new(wire(row))).map_err(error::status)
+    }
+}
+
+fn status(status: VolumeStatus) -> v1::volume::Status {
+    match status {
+        VolumeStatus::Creating => v1::volume::Status::Creating,
+        VolumeStatus::Available => v1::volume::Status::Available,
+        VolumeStatus::InUse => v1::volume::Status::InUse,
+        VolumeStatus::Error => v1::volume::Status::Error,
+        VolumeStatus::Deleting => v1::volume::Status::Deleting,
+        VolumeStatus::Deleted => v1::volume::Status::Deleted,
+    }
+}
+
+fn wire(row: Volume) -> v1::Volume {
+    v1::Volume {
+        id: row.meta.id.to_string(),
+        etag: row.meta.etag(),
+        name: row.meta.name,
+        project: row.meta.project_name,
+        size_gib: row.size.get(),
+        status: status(row.status).into(),
+        status_reason: row.status_reason,
+        host: row.host_name,
+        pool: row.pool,
+        instance: row.instance_name,
+        root: row.root,
+        image: row.image_name,
+        snapshot: String::new(),
+        labels: row.meta.labels,
+        created_at: time(row.meta.created_at),
+        updated_at: time(row.meta.updated_at),
+        deleted_at: row.meta.deleted_at.and_then(time),
+    }
+}

@@ -1,0 +1,164 @@
+//! `GET /metrics`: the kit's metrics, and what the database and the registry say at the moment of the scrape.
+//!
+//! It names hosts, so it is not for everybody: processes of this machine may read it, others need an operator's key. A request that a
+//! proxy of this machine forwarded (it has `Forwarded` or `X-Forwarded-For`) counts as another's.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::{Request, State},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use cloud_core::{
+    CoreError,
+    model::{Caller, Host, Role},
+    ports::{Query, Store},
+    services::{HostRegistry, Services},
+};
+use cloud_service_kit::{
+    ServiceError,
+    metrics::Metrics,
+    server::{Connection, Peer},
+    service::error_response,
+};
+use http::header;
+use prometheus::{GaugeVec, IntGauge, IntGaugeVec, Opts, Registry};
+use tonic::Status;
+
+use super::{auth, rest_response};
+use crate::handlers;
+
+/// The gauges that are set at a scrape.
+#[derive(Clone)]
+pub struct Gauges {
+    work_due: IntGauge,
+    work_age: prometheus::Gauge,
+    instances: IntGaugeVec,
+    host_up: IntGaugeVec,
+    capacity: GaugeVec,
+    used: GaugeVec,
+}
+
+#[derive(Clone)]
+struct Scrape<S> {
+    services: Services<S>,
+    registry: Arc<HostRegistry>,
+    store: S,
+    metrics: Metrics,
+    gauges: Gauges,
+    one_at_a_time: Arc<tokio::sync::Mutex<()>>,
+}
+
+pub(super) fn router<S: Store>(
+    services: Services<S>,
+    registry: Arc<HostRegistry>,
+    store: S,
+    metrics: &Metrics,
+) -> Result<Router, prometheus::Error> {
+    let gauges = Gauges::register(metrics.registry())?;
+    let scrape = Scrape { services, registry, store, metrics: metrics.clone(), gauges, one_at_a_time: Arc::default() };
+    Ok(Router::new().route("/metrics", get(answer::<S>)).with_state(scrape))
+}
+
+impl Gauges {
+    /// Registers the gateway's gauges.
+    ///
+    /// # Errors
+    /// They are registered already.
+    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let of_host = |name: &str, help: &str| GaugeVec::new(Opts::new(name, help), &["host", "resource"]);
+        let this = Self {
+            work_due: IntGauge::new("work_queue_due", "Pieces of work that are due now.")?,
+            work_age: prometheus::Gauge::new(
+                "work_queue_oldest_seconds",
+                "How long the oldest due work has been due.",
+            )?,
+            instances: IntGaugeVec::new(Opts::new("instances", "Live instances, by status."), &["status"])?,
+            host_up: IntGaugeVec::new(Opts::new("host_up", "Whether all agents of a host answer."), &["host"])?,
+            capacity: of_host("host_capacity", "What a host has: vcpus (threads), memory_bytes, pool_bytes.")?,
+            used: of_host(
+                "host_used",
+                "What is promised of a host: vcpus, memory_bytes; what its pools hold: pool_bytes.",
+            )?,
+        };
+        registry.register(Box::new(this.work_due.clone()))?;
+        registry.register(Box::new(this.work_age.clone()))?;
+        registry.register(Box::new(this.instances.clone()))?;
+        registry.register(Box::new(this.host_up.clone()))?;
+        registry.register(Box::new(this.capacity.clone()))?;
+        registry.register(Box::new(this.used.clone()))?;
+        Ok(this)
+    }
+}
+
+async fn answer<S: Store>(State(scrape): State<Scrape<S>>, request: Request) -> Response {
+    if !local(&request) {
+        match auth::caller(&scrape.services, request.headers(), request.extensions()).await {
+            Ok(Caller { role: Role::Operator, .. }) => {}
+            Ok(_) => {
+                let denied = ServiceError::permission_denied("only operators may read metrics");
+                return error_response(false, denied);
+            }
+            Err(status) => return rest_response(&status),
+        }
+    }
+    // Gauges are shared, so one scrape must not read what another is just setting.
+    let _alone = scrape.one_at_a_time.lock().await;
+    if let Err(error) = scrape.collect().await {
+        return rest_response(&handlers::status(error));
+    }
+    match scrape.metrics.render() {
+        Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
+        Err(error) => rest_response(&Status::from(ServiceError::internal(error))),
+    }
+}
+
+fn local(request: &Request) -> bool {
+    let forwarded = ["forwarded", "x-forwarded-for"].iter().any(|name| request.headers().contains_key(*name));
+    let near = match request.extensions().get::<Arc<Connection>>().map(|c| &c.peer) {
+        Some(Peer::Unix { .. }) => true,
+        Some(Peer::Tcp(Some(address))) => address.ip().to_canonical().is_loopback(),
+        Some(Peer::Tcp(None)) | None => false,
+    };
+    near && !forwarded
+}
+
+impl<S: Store> Scrape<S> {
+    async fn collect(&self) -> Result<(), CoreError> {
+        let gauges = &self.gauges;
+        let (_, due, age) = self.store.work_status().await?;
+        gauges.work_due.set(i64::try_from(due).unwrap_or(i64::MAX));
+        gauges.work_age.set(age.as_secs_f64());
+        gauges.instances.reset();
+        for (status, count) in self.store.instances_by_status().await? {
+            gauges.instances.with_label_values(&[&status]).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+        gauges.host_up.reset();
+        gauges.capacity.reset();
+        gauges.used.reset();
+        for host in self.store.list::<Host>(&Query::default()).await? {
+            self.host(&host).await?;
+        }
+        Ok(())
+    }
+
+    #[allow(clippy::cast_precision_loss)] // Prometheus has floats only.
+    async fn host(&self, host: &Host) -> Result<(), CoreError> {
+        let name = host.meta.name.as_str();
+        let up = self.registry.is_up(host.id());
+        self.gauges.host_up.with_label_values(&[name]).set(i64::from(up));
+        let (vcpus, memory) = self.store.capacity_used(host.id()).await?;
+        let total: u64 = host.capacity.pools.iter().map(|p| p.total_bytes).sum();
+        let free: u64 = host.capacity.pools.iter().map(|p| p.free_bytes).sum();
+        let set = |resource: &str, has: f64, used: f64| {
+            self.gauges.capacity.with_label_values(&[name, resource]).set(has);
+            self.gauges.used.with_label_values(&[name, resource]).set(used);
+        };
+        set("vcpus", f64::from(host.capacity.vcpus), vcpus as f64);
+        set("memory_bytes", (host.capacity.memory_mib << 20) as f64, (memory << 20) as f64);
+        set("pool_bytes", total as f64, total.saturating_sub(free) as f64);
+        Ok(())
+    }
+}
