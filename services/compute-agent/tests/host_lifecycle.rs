@@ -144,3 +144,47 @@ async fn failures_name_their_cause() {
     assert!(error.message().contains("spec.memory_mib"), "{}", error.message());
     host.remove(&spec.id).await.unwrap();
 }
+
+/// A tap device that goes with its test.
+struct Tap(String);
+
+impl Tap {
+    fn new() -> Self {
+        let name = cloud_domain::PortId::random().tap_device();
+        support::run("ip", &["tuntap", "add", &name, "mode", "tap", "vnet_hdr"]);
+        Self(name)
+    }
+}
+
+impl Drop for Tap {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("ip").args(["link", "del", &self.0]).status();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_sees_its_devices_and_its_tap_stays() {
+    let tap = Tap::new();
+    let host = Host::start().await;
+    let mut spec = host.spec(
+        "#!/bin/sh\necho \"nic $(cat /sys/class/net/eth0/address) $(cat /sys/class/net/eth0/mtu)\"\n\
+         echo \"disk $(cat /sys/block/vda/serial) seed $(cat /sys/block/vdb/serial) $(cat /sys/block/vdb/ro)\"\n",
+    );
+    spec.vcpus = 2;
+    spec.nics.push(cloud_contracts::agent::NicSpec {
+        port_id: cloud_domain::PortId::random().to_string(),
+        mac: "52:54:00:12:34:56".into(),
+        device: tap.0.clone(),
+        mtu: 1442,
+    });
+    host.ensure(&spec).await.unwrap();
+    host.says(&spec.id, "nic 52:54:00:12:34:56 1442", 1).await;
+    let serial = &spec.disks[0].volume_id[..20];
+    host.says(&spec.id, &format!("disk {serial} seed cidata 1"), 1).await;
+    let capacity = host.gateway.capacity().unwrap();
+    assert_eq!((capacity.architecture.as_str(), capacity.accelerator.is_empty()), ("x86_64", false));
+    assert!(capacity.vcpus > 0 && capacity.memory_mib > 0);
+    assert!(capacity.hypervisor.starts_with("QEMU "), "{}", capacity.hypervisor);
+    host.remove(&spec.id).await.unwrap();
+    assert!(std::path::Path::new("/sys/class/net").join(&tap.0).exists(), "the network-agent's");
+}

@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::kvm_access;
 use cloud_service_kit::exec::{self, Command, ExecError};
 use serde::{Deserialize, Serialize};
 
@@ -129,6 +130,11 @@ pub async fn choose(
             return Ok(Accelerator::Tcg);
         }
         (AcceleratorSetting::Auto, Ok(_)) => {}
+    }
+    if let Some(problem) = kvm_access::problem(DEVICE).await {
+        // Not kept: it may be mended.
+        tracing::warn!(problem, "guests run under emulation");
+        return Ok(Accelerator::Tcg);
     }
     let file = state_dir.join("accelerator.json");
     if let Some(answer) = read(&file).await

@@ -2,4 +2,5 @@
 
 pub mod accelerator;
 pub mod host;
+mod kvm_access;
 pub mod libvirt;
