@@ -256,11 +256,17 @@ pub trait Tx: Send {
     /// A new network identifier.
     fn next_vni(&mut self) -> impl Future<Output = Result<Vni, StoreError>> + Send;
 
-    /// Says that what hosts are told of a VPC has changed.
+    /// Says that what hosts are told of a VPC has changed. Until the transaction ends no other one can: what is read of the VPC after this
+    /// stays so. Stale where the VPC is deleted.
     fn bump_generation(&mut self, vpc: VpcId) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Makes work due now.
     fn enqueue(&mut self, kind: WorkKind, id: Uuid) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Says that something may have changed on a host: work that rests becomes due now. Unlike [`Self::enqueue`] it is no new intent, so work
+    /// that failed keeps waiting as long as it has to: what the failing attempts themselves cause would else make them follow each other
+    /// without a pause.
+    fn wake(&mut self, kind: WorkKind, id: Uuid) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Checks that this worker still holds its lease. Stale where not: the transaction must not commit.
     fn guard(&mut self, item: &WorkItem) -> impl Future<Output = Result<(), StoreError>> + Send;

@@ -8,7 +8,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::Instrument;
 
 use super::{Backends, Context, Failure, Outcome, network::Slices, watch};
@@ -57,6 +57,7 @@ impl<S: Store> Workers<S> {
     /// Works until `shutdown`, then lets running work end for a few seconds.
     pub async fn run(self, shutdown: CancellationToken) {
         let watchers = tokio::spawn(watch::run(Arc::clone(&self.context), shutdown.clone()));
+        let watchers = AbortOnDropHandle::new(watchers);
         let mut tasks = JoinSet::new();
         let mut commits = self.context.store.commits();
         while !shutdown.is_cancelled() {
@@ -90,7 +91,8 @@ impl<S: Store> Workers<S> {
         }
         match self.context.store.claim_work(free.min(BATCH), LEASE).await {
             Ok(items) if items.is_empty() => match self.context.store.work_status().await {
-                Ok((Some(next), 0, _)) => next.min(IDLE),
+                // What is due already is under way, and wakes this loop when it ends.
+                Ok((Some(next), _, _)) => next.min(IDLE),
                 _ => IDLE,
             },
             Ok(items) => {

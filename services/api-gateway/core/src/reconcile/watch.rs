@@ -1,8 +1,12 @@
 //! Watching the hosts: what their hypervisors report wakes work at once, and a sweep finds what they did not report.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
-use cloud_domain::{HostId, InstanceStatus};
+use cloud_domain::{HostId, InstanceId, InstanceStatus};
 use futures::StreamExt;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -17,6 +21,8 @@ use crate::{
 const LOOK: Duration = Duration::from_secs(1);
 /// How long to wait before watching a host again.
 const AGAIN: Duration = Duration::from_millis(500);
+/// Changes looked at together at most.
+const BATCH: usize = 256;
 
 /// Watches every host until `shutdown`.
 pub(super) async fn run<S: Store>(context: Arc<Context<S>>, shutdown: CancellationToken) {
@@ -47,18 +53,15 @@ async fn watch<S: Store>(context: Arc<Context<S>>, host: HostId) {
 }
 
 async fn watch_once<S: Store>(context: &Context<S>, host: HostId) -> Result<(), Failure> {
-    let mut changes = context.backends.compute.watch(host).await?;
+    // A start alone is several changes: those that have come are looked at together.
+    let mut changes = context.backends.compute.watch(host).await?.ready_chunks(BATCH);
     // What changed while nobody watched is found by comparing.
     sweep(context, host).await?;
     let mut next_sweep = Instant::now() + context.settings.sweep_interval;
     loop {
         tokio::select! {
             change = changes.next() => match change {
-                Some(id) => {
-                    let mut tx = context.store.begin().await?;
-                    tx.enqueue(WorkKind::Instance, *id.as_uuid()).await?;
-                    tx.commit().await?;
-                }
+                Some(ids) => wake(context, ids.into_iter().collect()).await?,
                 None => return Ok(()),
             },
             () = sleep_until(next_sweep) => {
@@ -73,13 +76,17 @@ async fn watch_once<S: Store>(context: &Context<S>, host: HostId) -> Result<(), 
 async fn sweep<S: Store>(context: &Context<S>, host: HostId) -> Result<(), Failure> {
     let guests: HashMap<_, _> = context.backends.compute.list(host).await?.into_iter().map(|g| (g.id, g)).collect();
     let rows: Vec<Instance> = context.store.list(&Query::by("host_id", &host)).await?;
-    let different: Vec<_> = rows.iter().filter(|row| differs(row, guests.get(&row.id()))).collect();
-    if different.is_empty() {
+    wake(context, rows.iter().filter(|row| differs(row, guests.get(&row.id()))).map(Instance::id).collect()).await
+}
+
+/// Has instances looked at. Not as new intent: an attempt that fails causes changes itself.
+async fn wake<S: Store>(context: &Context<S>, ids: BTreeSet<InstanceId>) -> Result<(), Failure> {
+    if ids.is_empty() {
         return Ok(());
     }
     let mut tx = context.store.begin().await?;
-    for row in different {
-        tx.enqueue(WorkKind::Instance, row.meta.id).await?;
+    for id in ids {
+        tx.wake(WorkKind::Instance, *id.as_uuid()).await?;
     }
     tx.commit().await?;
     Ok(())
@@ -88,7 +95,8 @@ async fn sweep<S: Store>(context: &Context<S>, host: HostId) -> Result<(), Failu
 fn differs(row: &Instance, guest: Option<&Guest>) -> bool {
     let running = guest.is_some_and(|g| g.power == GuestPower::Running);
     match row.status {
-        InstanceStatus::Running => !guest.is_some_and(|g| running && g.incarnation == row.incarnation),
+        InstanceStatus::Running => !guest
+            .is_some_and(|g| running && g.incarnation == row.incarnation && g.boot_generation >= row.boot_generation),
         InstanceStatus::Paused => !guest.is_some_and(|g| g.power == GuestPower::Paused),
         InstanceStatus::Stopped => running,
         InstanceStatus::Error => guest.is_some() && (running || row.desired == Desired::Cleaned),

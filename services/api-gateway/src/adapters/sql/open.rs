@@ -72,7 +72,10 @@ impl SqlStore {
         let readers = if dialect.is_sqlite() { pool(dialect, READERS).connect(&url).await? } else { writers.clone() };
         let (cloud, epoch, secret) = identity::ensure(&writers).await?;
         if dialect.is_sqlite() {
-            sqlx::query("UPDATE work SET lease_token = NULL, lease_until = NULL").execute(&writers).await?;
+            // Nor is anything due later than now: the clock may have been set back since, and what failed may do now.
+            let now = dialect.now(&mut *writers.acquire().await?).await?;
+            let sql = "UPDATE work SET lease_token = NULL, lease_until = NULL, due_at = CASE WHEN due_at > $1 THEN $1 ELSE due_at END";
+            sqlx::query(sql).bind(now.0).execute(&writers).await?;
         }
         let commits = watch::Sender::new(0);
         Ok(Self { inner: Arc::new(Inner { dialect, readers, writers, commits, cloud, epoch, secret, _lock: lock }) })

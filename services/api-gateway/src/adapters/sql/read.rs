@@ -99,7 +99,7 @@ impl Store for SqlStore {
         sql += &format!(" ORDER BY revision DESC LIMIT ${}", texts.len() + 2);
         let before = before.map_or(Ok(i64::MAX), |b| i64::try_from(b).map_err(fault))?;
         let query = sqlx::query(AssertSqlSafe(sql)).bind(before);
-        let query = texts.into_iter().fold(query, |q, t| q.bind(t)).bind(i64::from(limit));
+        let query = texts.into_iter().fold(query, sqlx::query::Query::bind).bind(i64::from(limit));
         let mut reader = self.reader().await?;
         query.fetch_all(&mut *reader).await.map_err(from_sqlx)?.iter().map(event).collect()
     }

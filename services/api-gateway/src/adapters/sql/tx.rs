@@ -159,10 +159,10 @@ impl Tx for SqlTx {
             let row = sqlx::query(sql).bind(subnet.to_string()).fetch_one(&mut *self.inner).await.map_err(from_sqlx)?;
             let cursor: i64 = row.try_get(0).map_err(from_sqlx)?;
             let index = u32::try_from((cursor - 1).rem_euclid(cidr.guest_count().into())).map_err(fault)?;
-            if let Some(ip) = cidr.guest(index) {
-                if self.is_free(subnet, ip).await? {
-                    return Ok(Some(ip));
-                }
+            if let Some(ip) = cidr.guest(index)
+                && self.is_free(subnet, ip).await?
+            {
+                return Ok(Some(ip));
             }
         }
         self.gap(subnet, cidr).await
@@ -174,9 +174,9 @@ impl Tx for SqlTx {
     }
 
     async fn bump_generation(&mut self, vpc: VpcId) -> Result<(), StoreError> {
-        let sql = "UPDATE vpcs SET generation = generation + 1 WHERE id = $1";
-        sqlx::query(sql).bind(vpc.to_string()).execute(&mut *self.inner).await.map_err(from_sqlx)?;
-        Ok(())
+        let sql = "UPDATE vpcs SET generation = generation + 1 WHERE id = $1 AND deleted_at IS NULL";
+        let done = sqlx::query(sql).bind(vpc.to_string()).execute(&mut *self.inner).await.map_err(from_sqlx)?;
+        if done.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Stale) }
     }
 
     async fn enqueue(&mut self, kind: WorkKind, id: Uuid) -> Result<(), StoreError> {
@@ -187,6 +187,17 @@ impl Tx for SqlTx {
                    ON CONFLICT (kind, id) DO UPDATE SET due_at = excluded.due_at, sequence = work.sequence + 1, attempts = 0, \
                    trace = excluded.trace";
         let query = sqlx::query(sql).bind(kind.as_str()).bind(id.to_string()).bind(now.0).bind(trace);
+        query.execute(&mut *self.inner).await.map_err(from_sqlx)?;
+        Ok(())
+    }
+
+    async fn wake(&mut self, kind: WorkKind, id: Uuid) -> Result<(), StoreError> {
+        let now = self.store.inner.dialect.now(&mut self.inner).await.map_err(from_sqlx)?;
+        // Attempts stay as they are: by them the end of a running attempt tells this from new intent.
+        let sql = "INSERT INTO work (kind, id, due_at) VALUES ($1, $2, $3) ON CONFLICT (kind, id) DO UPDATE SET sequence = work.sequence + 1, \
+                   due_at = CASE WHEN work.due_at IS NULL OR (work.last_error IS NULL AND work.due_at > excluded.due_at) \
+                   THEN excluded.due_at ELSE work.due_at END";
+        let query = sqlx::query(sql).bind(kind.as_str()).bind(id.to_string()).bind(now.0);
         query.execute(&mut *self.inner).await.map_err(from_sqlx)?;
         Ok(())
     }

@@ -80,10 +80,11 @@ pub(super) async fn finish(
 ) -> Result<(), StoreError> {
     let mut writer = store.inner.writers.acquire().await.map_err(from_sqlx)?;
     let now = store.inner.dialect.now(&mut writer).await.map_err(from_sqlx)?;
-    // What was enqueued since the claim stays due: its sequence is another one.
+    // What was enqueued since the claim stays due: its sequence is another one. What was only woken (its attempts are still those of the
+    // claim) stays due too, unless the attempt failed: then it waits.
     let sql = "UPDATE work SET lease_token = NULL, lease_until = NULL, last_error = $1, \
                attempts = CASE WHEN $2 = 1 THEN attempts ELSE 0 END, \
-               due_at = CASE WHEN sequence = $3 THEN $4 ELSE due_at END \
+               due_at = CASE WHEN sequence = $3 OR ($2 = 1 AND attempts > 0) THEN $4 ELSE due_at END \
                WHERE kind = $5 AND id = $6 AND lease_token = $7";
     let query = sqlx::query(sql)
         .bind(error.map(ToOwned::to_owned))
