@@ -1,8 +1,12 @@
 //! Hosts: what operators see of them, and what their agents say.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
-use cloud_domain::{CloudId, HostId, HostName, ProjectId, SessionId};
+use cloud_domain::{CloudId, HostId, HostName, ProjectId, SessionId, VpcId};
 use uuid::Uuid;
 
 use super::{
@@ -125,6 +129,12 @@ impl<S: Store> HostService<S> {
         host.meta.name.clone_from(&input.host_name);
         let offered = input.capacity.clone();
         host.capacity.take(input.role, input.capacity);
+        // What may have happened on the host while the agent was away is looked at, instance by instance. The work first, as a worker
+        // takes them.
+        let instances: Vec<Instance> = tx.list(&Query::by("host_id", &input.host)).await?;
+        for instance in &instances {
+            tx.enqueue(WorkKind::Instance, instance.meta.id).await?;
+        }
         if is_new {
             super::lookup::insert(&mut tx, &host).await?;
             tx.event(joined(&host)).await?;
@@ -132,14 +142,10 @@ impl<S: Store> HostService<S> {
             tx.update(&mut host).await?;
         }
         self.set_capacity(&mut tx, &host).await?;
-        // What may have happened on the host while the agent was away is looked at, instance by instance.
-        let instances: Vec<Instance> = tx.list(&Query::by("host_id", &input.host)).await?;
-        for instance in &instances {
-            tx.enqueue(WorkKind::Instance, instance.meta.id).await?;
-            if input.role == AgentRole::Network {
-                for nic in &instance.nics {
-                    tx.enqueue(WorkKind::Vpc, *nic.vpc.as_uuid()).await?;
-                }
+        if input.role == AgentRole::Network {
+            let vpcs: BTreeSet<VpcId> = instances.iter().flat_map(|i| &i.nics).map(|n| n.vpc).collect();
+            for vpc in vpcs {
+                tx.enqueue(WorkKind::Vpc, *vpc.as_uuid()).await?;
             }
         }
         tx.commit().await?;
@@ -166,20 +172,23 @@ impl<S: Store> HostService<S> {
             return Ok(true);
         }
         let came_back = !was_up && self.registry.is_up(input.host);
-        if !self.registry.offers(input.host, input.role, &input.capacity) && !came_back {
+        if !self.registry.differs(input.host, input.role, &input.capacity) && !came_back {
             return Ok(false);
         }
         let mut tx = self.store.begin().await?;
         let Some(mut host) = tx.get::<Host>(*input.host.as_uuid()).await? else { return Ok(true) };
-        host.capacity.take(input.role, input.capacity);
-        tx.update(&mut host).await?;
-        self.set_capacity(&mut tx, &host).await?;
         if came_back {
             for instance in tx.list::<Instance>(&Query::by("host_id", &input.host)).await? {
                 tx.enqueue(WorkKind::Instance, instance.meta.id).await?;
             }
         }
+        let offered = input.capacity.clone();
+        host.capacity.take(input.role, input.capacity);
+        tx.update(&mut host).await?;
+        self.set_capacity(&mut tx, &host).await?;
         tx.commit().await?;
+        // Not before: what could not be written is written at the next sign of life.
+        self.registry.offers(input.host, input.role, &offered);
         Ok(false)
     }
 

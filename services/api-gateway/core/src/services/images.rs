@@ -188,8 +188,9 @@ impl<S: Store> ImageService<S> {
         }
         row.status = ImageStatus::Deleting;
         row.status_reason.clear();
-        tx.update(&mut row).await?;
+        // The work first, as a worker takes them.
         tx.enqueue(WorkKind::Image, row.meta.id).await?;
+        tx.update(&mut row).await?;
         tx.event(event(caller, &row, "image.delete")).await?;
         tx.commit().await?;
         Ok(row)

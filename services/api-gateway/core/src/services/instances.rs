@@ -200,8 +200,9 @@ impl<S: Store> InstanceService<S> {
         row: &mut Instance,
         action: &'static str,
     ) -> Result<(), CoreError> {
-        tx.update(row).await?;
+        // The work first, as a worker takes them: two transactions that wait for each other would both lose time.
         tx.enqueue(WorkKind::Instance, row.meta.id).await?;
+        tx.update(row).await?;
         tx.event(event(caller, row, action)).await?;
         tx.commit().await?;
         Ok(())

@@ -59,6 +59,8 @@ pub(super) async fn launch<S: Store>(
     let image = visible_image(&mut tx, caller, &request.image).await?;
     let size = root_size(&request, &kind, &image)?;
     let vpc = vpc(&mut tx, caller, &request.vpc).await?;
+    // The hosts are told of a new port. Before the subnet is read, so that neither it nor the VPC can be deleted until this commits.
+    tx.bump_generation(vpc.id()).await?;
     let subnet = subnet(&mut tx, &vpc, &request.subnet).await?;
     let data = data_volumes(&mut tx, caller, &request.volumes).await?;
     if tx.find::<Instance>(caller.project, &request.name).await?.is_some() {
@@ -145,7 +147,6 @@ pub(super) async fn launch<S: Store>(
     for volume in data {
         attach(&mut tx, volume, &instance).await?;
     }
-    tx.bump_generation(vpc.id()).await?;
     tx.enqueue(WorkKind::Instance, instance.meta.id).await?;
     tx.enqueue(WorkKind::Vpc, vpc.meta.id).await?;
     tx.event(event(caller, &instance, "instance.launch")).await?;

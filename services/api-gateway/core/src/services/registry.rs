@@ -147,6 +147,23 @@ impl HostRegistry {
         self.lock().get(&host).and_then(|h| h.agents.get(&role)).map(|e| e.agent.clone())
     }
 
+    /// How long an agent has been silent, where that is too long.
+    #[must_use]
+    pub fn silence(&self, host: HostId, role: AgentRole) -> Option<Duration> {
+        let hosts = self.lock();
+        let silence = hosts.get(&host)?.agents.get(&role)?.seen.elapsed();
+        (silence > self.timeout).then_some(silence)
+    }
+
+    /// Whether what an agent offers differs from what is known.
+    pub(super) fn differs(&self, host: HostId, role: AgentRole, capacity: &HostCapacity) -> bool {
+        let hosts = self.lock();
+        let Some(entry) = hosts.get(&host) else { return true };
+        let mut now = entry.capacity.clone();
+        now.take(role, capacity.coarse());
+        now != entry.capacity
+    }
+
     /// A host's state, and why.
     #[must_use]
     pub fn state(&self, host: HostId) -> (HostState, String) {

@@ -101,8 +101,9 @@ impl<S: Store> VolumeService<S> {
         }
         row.status = VolumeStatus::Deleting;
         row.status_reason.clear();
-        tx.update(&mut row).await?;
+        // The work first, as a worker takes them.
         tx.enqueue(WorkKind::Volume, row.meta.id).await?;
+        tx.update(&mut row).await?;
         tx.event(event(caller, &row, "volume.delete")).await?;
         tx.commit().await?;
         Ok(row)

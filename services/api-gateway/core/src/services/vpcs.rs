@@ -119,6 +119,8 @@ impl<S: Store> VpcService<S> {
             let message = format!("VPC `{}` is the project's default one", vpc.meta.name);
             return Err(CoreError::precondition("VPC_DEFAULT", message));
         }
+        // From here on no launch can add a port behind our back.
+        tx.bump_generation(vpc.id()).await?;
         no_ports(&mut tx, "vpc_id", &vpc.id(), &format!("VPC `{}`", vpc.meta.name)).await?;
         let subnets: Vec<Subnet> = tx.list(&Query::by("vpc_id", &vpc.id())).await?;
         for mut subnet in subnets {
@@ -154,6 +156,8 @@ impl<S: Store> VpcService<S> {
         if !vpc.cidr.contains(&cidr) {
             return Err(CoreError::invalid("cidr", format!("{cidr} is not within the VPC's range {}", vpc.cidr)));
         }
+        // Makes concurrent subnets of one VPC wait for each other, so that they cannot overlap, and tells its hosts.
+        tx.bump_generation(vpc.id()).await?;
         let others: Vec<Subnet> = tx.list(&Query::by("vpc_id", &vpc.id())).await?;
         let id = *SubnetId::random().as_uuid();
         let meta = Meta::new(id, caller.project, &caller.project_name, &request.name, request.labels);
@@ -165,8 +169,6 @@ impl<S: Store> VpcService<S> {
             let message = format!("{cidr} overlaps subnet `{}` ({})", other.meta.name, other.cidr);
             return Err(CoreError::invalid("cidr", message));
         }
-        // Makes two concurrent subnets of one VPC conflict, so that they cannot overlap each other, and tells its hosts.
-        tx.bump_generation(vpc.id()).await?;
         insert(&mut tx, &subnet).await?;
         tx.enqueue(crate::ports::WorkKind::Vpc, vpc.meta.id).await?;
         tx.event(event(caller, &subnet, "subnet.create")).await?;
@@ -211,6 +213,8 @@ impl<S: Store> VpcService<S> {
         member(caller)?;
         let mut tx = self.store.begin().await?;
         let vpc: Vpc = live(&mut tx, caller.project, vpc).await?;
+        // From here on no launch can add a port behind our back.
+        tx.bump_generation(vpc.id()).await?;
         let all: Vec<Subnet> = tx.list(&Query::by("vpc_id", &vpc.id())).await?;
         let found = all.into_iter().find(|s| s.meta.name == id || s.meta.id.to_string() == id);
         let mut row = found.ok_or_else(|| CoreError::not_found(Kind::Subnet, id))?;
@@ -218,7 +222,6 @@ impl<S: Store> VpcService<S> {
         no_ports(&mut tx, "subnet_id", &row.id(), &format!("subnet `{}`", row.meta.name)).await?;
         row.meta.deleted_at = Some(Timestamp::now());
         tx.update(&mut row).await?;
-        tx.bump_generation(vpc.id()).await?;
         tx.enqueue(crate::ports::WorkKind::Vpc, vpc.meta.id).await?;
         tx.event(event(caller, &row, "subnet.delete")).await?;
         tx.commit().await?;
