@@ -30,8 +30,10 @@ mod watch;
 
 use std::{sync::Arc, time::Duration};
 
+use cloud_domain::HostId;
+
 use crate::{
-    model::{NewEvent, Resource},
+    model::{AgentRole, NewEvent, Resource},
     ports::{
         BackendError, ComputeBackend, FetchError, ImageStore, NetworkBackend, StorageBackend, Store, StoreError, Tx,
         WorkItem, WorkKind,
@@ -107,6 +109,19 @@ impl<S: Store> Context<S> {
         let mut tx = self.store.begin().await?;
         tx.guard(item).await?;
         Ok(tx)
+    }
+
+    /// Fails where an agent has been silent: waiting for it in vain would take a worker from other hosts' work. Its return wakes the work.
+    fn reach(&self, host: HostId, role: AgentRole) -> Result<(), BackendError> {
+        match self.registry.silence(host, role) {
+            None => Ok(()),
+            Some(silence) => Err(BackendError::Unreachable(format!(
+                "host {}: its {}-agent has been silent for {} s",
+                self.registry.name(host),
+                role.as_str(),
+                silence.as_secs()
+            ))),
+        }
     }
 
     async fn reconcile(&self, item: &WorkItem) -> Result<Outcome, Failure> {

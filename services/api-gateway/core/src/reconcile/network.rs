@@ -57,6 +57,7 @@ pub(super) async fn apply<S: Store>(
     host: HostId,
     vpc: VpcId,
 ) -> Result<Vec<PluggedPort>, Failure> {
+    context.reach(host, AgentRole::Network)?;
     let key = (host, vpc);
     let _push = context.slices.pushes.lock(&key).await;
     let agent = context.registry.agent(host, AgentRole::Network);

@@ -2,7 +2,7 @@
 
 use super::{Context, Failure, Outcome, event};
 use crate::{
-    model::{Resource, Timestamp, Volume, VolumeStatus},
+    model::{AgentRole, Resource, Timestamp, Volume, VolumeStatus},
     ports::{Store, StoreError, Tx, WorkItem},
 };
 
@@ -12,6 +12,7 @@ pub(super) async fn reconcile<S: Store>(context: &Context<S>, item: &WorkItem) -
         return Ok(Outcome::Done);
     }
     if let Some(host) = read.host {
+        context.reach(host, AgentRole::Storage)?;
         context.backends.storage.remove_volume(host, read.id(), read.meta.version).await?;
     }
     let mut tx = context.begin(item).await?;

@@ -7,7 +7,7 @@ use cloud_domain::InstanceStatus;
 use super::{Context, Failure, Outcome, become_status, event, same, target};
 use crate::{
     model::{Instance, Timestamp},
-    ports::{GuestPower, Store, Tx, WorkItem},
+    ports::{GuestPower, GuestReason, Store, Tx, WorkItem},
 };
 
 /// How often a guest is asked again to shut down: one that is still booting does not hear the first time.
@@ -20,19 +20,26 @@ pub(super) async fn reconcile<S: Store>(
 ) -> Result<Outcome, Failure> {
     let compute = &context.backends.compute;
     let runs = |power| matches!(power, GuestPower::Running | GuestPower::Paused);
-    let guest = compute.get(row.host, row.id()).await?.filter(|g| runs(g.power));
-    let Some(guest) = guest else { return stopped(context, item, row).await };
+    let found = compute.get(row.host, row.id()).await?;
+    // A start that was cancelled may have come as far as a guest that wrote to its disks: from then on they hold data.
+    let ran = found.as_ref().is_some_and(|g| g.reason != GuestReason::NeverStarted);
+    let Some(guest) = found.filter(|g| runs(g.power)) else { return stopped(context, item, row, ran).await };
     // What runs although it was stopped before was started behind our back, and what stands still cannot shut itself down.
     let asked = row.stop_requested_at.filter(|_| row.status == InstanceStatus::Stopping);
     let patient = asked.is_some_and(|at| Timestamp::now().since(at) < context.settings.stop_grace);
     let force = !patient || guest.power == GuestPower::Paused;
     match compute.stop(target(row), force).await? {
         Some(guest) if runs(guest.power) => Ok(Outcome::Again(ASK_AGAIN)),
-        _ => stopped(context, item, row).await,
+        _ => stopped(context, item, row, ran).await,
     }
 }
 
-async fn stopped<S: Store>(context: &Context<S>, item: &WorkItem, read: &Instance) -> Result<Outcome, Failure> {
+async fn stopped<S: Store>(
+    context: &Context<S>,
+    item: &WorkItem,
+    read: &Instance,
+    ran: bool,
+) -> Result<Outcome, Failure> {
     // An instance in ERROR stays in it: that it does not run is part of it.
     if matches!(read.status, InstanceStatus::Stopped | InstanceStatus::Error) {
         return Ok(Outcome::Done);
@@ -41,6 +48,7 @@ async fn stopped<S: Store>(context: &Context<S>, item: &WorkItem, read: &Instanc
     let mut row = same(&mut tx, read).await?;
     row.status = become_status(&row, InstanceStatus::Stopped)?;
     row.status_reason.clear();
+    row.has_run |= ran;
     row.stop_requested_at = None;
     row.start_deadline = None;
     row.started_at = None;

@@ -8,7 +8,7 @@ use cloud_domain::InstanceStatus;
 
 use super::{Context, Failure, Outcome, event, volume::same};
 use crate::{
-    model::{Desired, Instance, Timestamp},
+    model::{AgentRole, Desired, Instance, Timestamp},
     ports::{GuestTarget, Store, StoreError, Tx, WorkItem, WorkKind},
 };
 
@@ -17,13 +17,15 @@ pub(super) async fn reconcile<S: Store>(context: &Context<S>, item: &WorkItem) -
     if row.meta.deleted_at.is_some() {
         return Ok(Outcome::Done);
     }
-    match row.desired {
-        Desired::Running => match up::reconcile(context, item, &row).await {
-            Err(failure) => failed(context, item, &row, failure).await,
-            done => done,
-        },
-        Desired::Stopped => down::reconcile(context, item, &row).await,
-        Desired::Deleted | Desired::Cleaned => remove::reconcile(context, item, &row).await,
+    let done = match (context.reach(row.host, AgentRole::Compute), row.desired) {
+        (Err(silent), _) => Err(silent.into()),
+        (Ok(()), Desired::Running) => up::reconcile(context, item, &row).await,
+        (Ok(()), Desired::Stopped) => down::reconcile(context, item, &row).await,
+        (Ok(()), Desired::Deleted | Desired::Cleaned) => remove::reconcile(context, item, &row).await,
+    };
+    match done {
+        Err(failure) if row.desired == Desired::Running => failed(context, item, &row, failure).await,
+        done => done,
     }
 }
 

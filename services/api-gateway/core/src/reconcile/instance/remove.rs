@@ -7,7 +7,7 @@ use cloud_domain::InstanceStatus;
 
 use super::{Context, Failure, Outcome, become_status, event, same, target};
 use crate::{
-    model::{Desired, Instance, Port, Timestamp, Volume, VolumeStatus},
+    model::{AgentRole, Desired, Instance, Port, Timestamp, Volume, VolumeStatus},
     ports::{Query, Store, Tx, WorkItem, WorkKind},
     reconcile::network,
 };
@@ -17,14 +17,15 @@ pub(super) async fn reconcile<S: Store>(
     item: &WorkItem,
     row: &Instance,
 ) -> Result<Outcome, Failure> {
+    context.backends.compute.remove(target(row)).await?;
     if row.desired == Desired::Cleaned && !row.holds_capacity {
         return Ok(Outcome::Done);
     }
-    context.backends.compute.remove(target(row)).await?;
     unplug(context, item, row).await?;
     let volumes: Vec<Volume> = context.store.list(&Query::by("instance_id", &row.id())).await?;
     for volume in volumes.iter().filter(|v| goes(v)) {
         if let Some(host) = volume.host {
+            context.reach(host, AgentRole::Storage)?;
             context.backends.storage.remove_volume(host, volume.id(), volume.meta.version).await?;
         }
     }
@@ -64,6 +65,11 @@ async fn release<S: Store>(
     let now = Timestamp::now();
     let mut tx = context.begin(item).await?;
     let mut row = same(&mut tx, read).await?;
+    // Before the VPCs' work, as a launch takes them: two transactions that wait for each other would both lose time.
+    if row.holds_capacity {
+        tx.release_capacity(row.host, row.vcpus, row.memory_mib).await?;
+        row.holds_capacity = false;
+    }
     for mut port in tx.list::<Port>(&Query::by("instance_id", &row.id())).await? {
         port.meta.deleted_at = Some(now);
         tx.update(&mut port).await?;
@@ -84,10 +90,6 @@ async fn release<S: Store>(
             volume.instance_name.clear();
         }
         tx.update(&mut volume).await?;
-    }
-    if row.holds_capacity {
-        tx.release_capacity(row.host, row.vcpus, row.memory_mib).await?;
-        row.holds_capacity = false;
     }
     if row.desired == Desired::Deleted {
         row.status = become_status(&row, InstanceStatus::Deleted)?;

@@ -1,17 +1,24 @@
 //! An instance that shall run.
 
+use std::time::Duration;
+
 use cloud_domain::{Incarnation, InstanceStatus};
 use futures::future::try_join_all;
 
 use super::{Context, Failure, Outcome, become_status, event, same, target};
 use crate::{
-    model::{Desired, Instance, Timestamp, Volume, VolumeStatus},
+    model::{AgentRole, Desired, Instance, Timestamp, Volume, VolumeStatus},
     ports::{
-        BackendError, DiskSpec, Guest, GuestPower, GuestReason, GuestSpec, NicSpec, Store, StoredVolume, Tx,
-        VolumeSpec, WorkItem, WorkKind,
+        BackendError, DiskSpec, Guest, GuestPower, GuestReason, GuestSpec, NicSpec, Store, StoreError, StoredVolume,
+        Tx, VolumeSpec, WorkItem, WorkKind,
     },
     reconcile::{image, network},
 };
+
+/// How often to look whether a guest has rebooted.
+const REBOOTING: Duration = Duration::from_secs(1);
+/// How often a start that takes long looks whether it is still wanted.
+const STILL_WANTED: Duration = Duration::from_secs(1);
 
 pub(super) async fn reconcile<S: Store>(
     context: &Context<S>,
@@ -26,8 +33,37 @@ pub(super) async fn reconcile<S: Store>(
             _ => start_again(context, item, row, "it was missing on its host").await,
         };
     }
-    let guest = ensure(context, item, row).await?;
-    settle(context, item, row, guest).await
+    match ensure(context, item, row).await {
+        Ok(guest) => settle(context, item, row, guest).await,
+        Err(failure @ Failure::Backend(BackendError::Precondition(_))) => {
+            // Another start of it runs there: one that was given up while its host did not answer, or one that a restored database
+            // does not know. It has the instance's disks, so it is the instance.
+            let guest = context.backends.compute.get(row.host, row.id()).await?;
+            match guest.filter(|g| g.power == GuestPower::Running && g.incarnation != row.incarnation) {
+                Some(guest) => adopt(context, item, row, &guest).await,
+                None => Err(failure),
+            }
+        }
+        Err(failure) => Err(failure),
+    }
+}
+
+/// Takes the start of the instance that runs for the one that is wanted.
+async fn adopt<S: Store>(
+    context: &Context<S>,
+    item: &WorkItem,
+    read: &Instance,
+    guest: &Guest,
+) -> Result<Outcome, Failure> {
+    let mut tx = context.begin(item).await?;
+    tx.enqueue(WorkKind::Instance, read.meta.id).await?;
+    let mut row = same(&mut tx, read).await?;
+    row.incarnation = guest.incarnation;
+    row.has_run = true;
+    tx.update(&mut row).await?;
+    tx.event(event(&row, "instance.adopt", "an earlier start of it was still running")).await?;
+    tx.commit().await?;
+    Ok(Outcome::Done)
 }
 
 /// A guest of this start that was up before.
@@ -40,12 +76,16 @@ async fn present<S: Store>(
     match (guest.power, guest.reason) {
         (GuestPower::Running, _) if guest.boot_generation < row.boot_generation => {
             let guest = ensure(context, item, row).await?;
-            settle(context, item, row, guest).await
+            let rebooting = guest.power == GuestPower::Running && guest.boot_generation < row.boot_generation;
+            let settled = settle(context, item, row, guest).await?;
+            // The agent tells when it is done; where that is lost, it is seen here.
+            Ok(if rebooting { Outcome::Again(REBOOTING) } else { settled })
         }
-        // The hypervisor does not say why: it or the host was restarted, and the guest went down with it.
-        (GuestPower::Shutoff, GuestReason::Unknown | GuestReason::NeverStarted) => {
-            start_again(context, item, row, "its host was restarted").await
-        }
+        // The hypervisor does not say that it ended: it or the host was restarted, and the guest went down with it.
+        (
+            GuestPower::Shutoff | GuestPower::Crashed,
+            GuestReason::Unknown | GuestReason::NeverStarted | GuestReason::Failed | GuestReason::IoError,
+        ) => start_again(context, item, row, "its host was restarted").await,
         _ => settle(context, item, row, guest).await,
     }
 }
@@ -99,8 +139,13 @@ async fn ensure_volume<S: Store>(
     volume: &Volume,
 ) -> Result<StoredVolume, Failure> {
     let may_create = volume.status == VolumeStatus::Creating;
+    context.reach(row.host, AgentRole::Storage)?;
     if let Some(image) = volume.image.filter(|_| may_create) {
-        image::ensure_on_host(context, row.host, image).await?;
+        // Sending an image may take minutes: who stops or deletes the instance does not wait for it.
+        tokio::select! {
+            sent = image::ensure_on_host(context, row.host, image) => sent?,
+            changed = changed(context, row) => return Err(changed.into()),
+        }
     }
     let spec = VolumeSpec {
         host: row.host,
@@ -118,6 +163,17 @@ async fn ensure_volume<S: Store>(
         )),
         other => other.into(),
     })
+}
+
+/// Returns when the row is no longer what was read.
+async fn changed<S: Store>(context: &Context<S>, read: &Instance) -> StoreError {
+    loop {
+        tokio::time::sleep(STILL_WANTED).await;
+        let row = context.store.get::<Instance>(read.meta.id).await;
+        if row.is_ok_and(|row| row.is_none_or(|row| row.meta.version != read.meta.version)) {
+            return StoreError::Stale;
+        }
+    }
 }
 
 async fn nics<S: Store>(context: &Context<S>, row: &Instance) -> Result<Vec<NicSpec>, Failure> {
@@ -160,6 +216,10 @@ async fn settle<S: Store>(
     }
     let mut tx = context.begin(item).await?;
     let mut row = same(&mut tx, read).await?;
+    if (row.status, status) == (InstanceStatus::Starting, InstanceStatus::Paused) {
+        // It ran before it stood still.
+        row.status = become_status(&row, InstanceStatus::Running)?;
+    }
     row.status = become_status(&row, status)?;
     reason.clone_into(&mut row.status_reason);
     row.has_run = true;

@@ -1,0 +1,217 @@
+//! A gateway over a database of its own and one fake host, that can be killed and started again.
+
+use std::{sync::Arc, time::Duration};
+
+use cloud_api_gateway::adapters::sql::{OpenError, SqlStore};
+use cloud_core::{
+    CoreError,
+    model::{
+        AgentRole, Caller, HostCapacity, Image, ImageFormat, ImageSource, ImageStatus, Instance, Labels, Meta, Port,
+        Visibility, Volume,
+    },
+    ports::{Query, Store, Tx},
+    reconcile::{Backends, Workers},
+    services::{HostRegistry, Launch, RegisterInput, Services, Settings, bootstrap},
+};
+use cloud_domain::{HostId, ImageId, InstanceStatus, SessionId};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::host::FakeHost;
+
+/// How long anything may take. Shorter than the sweep, so that what only the sweep finds is found missing.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+pub struct Gateway {
+    pub store: SqlStore,
+    pub services: Services<SqlStore>,
+    pub caller: Caller,
+    workers: JoinHandle<()>,
+}
+
+pub struct Cloud {
+    dir: tempfile::TempDir,
+    pub host: Arc<FakeHost>,
+    pub host_id: HostId,
+    pub settings: Settings,
+    gateway: Option<Gateway>,
+    pub kills: usize,
+}
+
+impl Cloud {
+    pub async fn new() -> Self {
+        Self::with(Settings::default()).await
+    }
+
+    pub async fn with(settings: Settings) -> Self {
+        let settings = Settings {
+            stop_wait: Duration::from_millis(1),
+            stop_grace: Duration::from_millis(300),
+            sweep_interval: settings.sweep_interval.max(PATIENCE * 2),
+            ..settings
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let host = FakeHost::new();
+        let mut cloud = Self { dir, host, host_id: HostId::random(), settings, gateway: None, kills: 0 };
+        cloud.start().await;
+        let image = Image {
+            meta: Meta::new(*ImageId::random().as_uuid(), cloud.caller().project, "default", "tiny", Labels::new()),
+            visibility: Visibility::Public,
+            status: ImageStatus::Ready,
+            status_reason: String::new(),
+            source: ImageSource::Upload,
+            format: Some(ImageFormat::Qcow2),
+            sha256: "00".repeat(32),
+            size_bytes: 1,
+            virtual_size_bytes: 1 << 20,
+        };
+        let mut tx = cloud.store().begin().await.unwrap();
+        tx.insert(&image).await.unwrap();
+        tx.commit().await.unwrap();
+        cloud
+    }
+
+    async fn open(&self) -> SqlStore {
+        let url = format!("sqlite:{}", self.dir.path().join("gateway.db").display());
+        let opened = async {
+            loop {
+                match SqlStore::open(&url).await {
+                    // What was killed lets go when its last task has been dropped.
+                    Err(OpenError::Locked(_)) => tokio::task::yield_now().await,
+                    opened => return opened.unwrap(),
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, opened).await.expect("the killed gateway still has the database")
+    }
+
+    pub async fn start(&mut self) {
+        let store = self.open().await;
+        let registry = Arc::new(HostRegistry::new(self.settings.heartbeat_timeout.max(PATIENCE * 10)));
+        let services = Services::new(store.clone(), Arc::clone(&registry), self.host.clone(), self.settings.clone());
+        bootstrap(&store, "secret").await.unwrap();
+        services.hosts.load().await.unwrap();
+        let caller = services.identity.authenticate("secret", "").await.unwrap();
+        for role in AgentRole::ALL {
+            let capacity = HostCapacity { vcpus: 4, memory_mib: 512 + 20 * 128, ..HostCapacity::default() };
+            let input = RegisterInput {
+                host: self.host_id,
+                host_name: "h1".into(),
+                role,
+                session: SessionId::random(),
+                endpoint: "unix:/nowhere".into(),
+                version: "0.1.0".into(),
+                boot_id: "boot".into(),
+                capacity,
+            };
+            services.hosts.register(input).await.unwrap();
+        }
+        let host = &self.host;
+        let backends =
+            Backends { compute: host.clone(), storage: host.clone(), network: host.clone(), images: host.clone() };
+        let workers = Workers::new(store.clone(), registry, backends, self.settings.clone());
+        let workers = tokio::spawn(workers.run(CancellationToken::new()));
+        self.gateway = Some(Gateway { store, services, caller, workers });
+    }
+
+    /// The gateway is gone between two instructions.
+    pub async fn kill(&mut self) {
+        let gateway = self.gateway.take().unwrap();
+        gateway.workers.abort();
+        assert!(gateway.workers.await.unwrap_err().is_cancelled());
+        drop((gateway.store, gateway.services));
+        self.kills += 1;
+    }
+
+    fn gateway(&self) -> &Gateway {
+        self.gateway.as_ref().unwrap()
+    }
+
+    pub fn store(&self) -> &SqlStore {
+        &self.gateway().store
+    }
+
+    pub fn services(&self) -> &Services<SqlStore> {
+        &self.gateway().services
+    }
+
+    pub fn caller(&self) -> &Caller {
+        &self.gateway().caller
+    }
+
+    pub async fn launch(&self, name: &str, volumes: &[&str]) -> Instance {
+        let launch = Launch {
+            name: name.into(),
+            image: "tiny".into(),
+            instance_type: "tiny".into(),
+            volumes: volumes.iter().map(ToString::to_string).collect(),
+            ..Launch::default()
+        };
+        self.services().instances.launch(self.caller(), launch).await.unwrap()
+    }
+
+    /// Orders a stop; it is not waited for.
+    pub async fn stop(&self, id: &str) {
+        match self.services().instances.stop(self.caller(), id, "").await {
+            Ok(_) | Err(CoreError::Deadline(_)) => {}
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    pub async fn row(&self, id: &Instance) -> Instance {
+        self.store().get(id.meta.id).await.unwrap().unwrap()
+    }
+
+    /// Waits until the instance is as `done` says, and nothing is under way. A gateway that is killed meanwhile is started again.
+    pub async fn settled(&mut self, id: &Instance, what: &str, done: impl Fn(&Instance) -> bool) -> Instance {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let mut commits = self.store().commits();
+            commits.mark_unchanged();
+            let row = self.row(id).await;
+            let (_, due, _) = self.store().work_status().await.unwrap();
+            if done(&row) && due == 0 {
+                return row;
+            }
+            let killed = tokio::select! {
+                () = self.host.kill.notified() => true,
+                _ = commits.changed() => false,
+                () = tokio::time::sleep(Duration::from_millis(50)) => false,
+            };
+            drop(commits);
+            if killed {
+                self.kill().await;
+                self.start().await;
+            }
+            let late = tokio::time::Instant::now() > deadline;
+            assert!(!late, "not {what}, {due} due: {row:?}; calls {:?}", self.host.state().calls);
+        }
+    }
+
+    pub async fn becomes(&mut self, id: &Instance, status: InstanceStatus) -> Instance {
+        self.settled(id, status.as_str(), |row| row.status == status).await
+    }
+
+    /// The host has what the database says, no more and no less, and nothing happened that must not.
+    pub async fn check(&self) {
+        let rows: Vec<Instance> = self.store().list(&Query::default()).await.unwrap();
+        let volumes: Vec<Volume> = self.store().list(&Query::default()).await.unwrap();
+        let ports: Vec<Port> = self.store().list(&Query::default()).await.unwrap();
+        let used = self.store().capacity_used(self.host_id).await.unwrap();
+        let state = self.host.state();
+        assert_eq!(state.violations, Vec::<String>::new());
+        let holding = rows.iter().filter(|r| r.holds_capacity);
+        let promised = holding.fold((0, 0), |(v, m), r| (v + u64::from(r.vcpus), m + u64::from(r.memory_mib)));
+        assert_eq!(used, promised, "capacity");
+        for id in state.domains.keys() {
+            let row = rows.iter().find(|r| r.id() == *id);
+            assert!(row.is_some_and(|r| r.holds_capacity), "guest {id} was left");
+        }
+        for id in state.volumes.keys() {
+            assert!(volumes.iter().any(|v| v.id() == *id && v.host.is_some()), "volume {id} was left");
+        }
+        for id in state.vpcs.values().flat_map(|(_, ports)| ports) {
+            assert!(ports.iter().any(|p| p.id() == *id), "port {id} was left");
+        }
+    }
+}

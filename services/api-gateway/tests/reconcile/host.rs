@@ -1,0 +1,386 @@
+//! A host in memory behind the core's backend ports. It keeps the agents' contract (ensure, fence, refuse), can fail or fall silent at any
+//! call, before or after the call took effect, and writes down what must never happen.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use async_trait::async_trait;
+use cloud_core::{
+    model::{ImageFormat, ImageSource, Timestamp},
+    ports::{
+        BackendError, ComputeBackend, FetchError, Guest, GuestPower, GuestReason, GuestSpec, GuestTarget, ImageFile,
+        ImageStore, NetworkBackend, PluggedPort, StorageBackend, StoredVolume, VolumeSpec, VpcSlice,
+    },
+};
+use cloud_domain::{HostId, ImageId, Incarnation, InstanceId, PortId, VolumeId, VpcId};
+use futures::{StreamExt, stream::BoxStream};
+use tokio::sync::{Notify, broadcast};
+use tokio_stream::wrappers::BroadcastStream;
+use uuid::Uuid;
+
+/// What goes wrong at a call, once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The call does not arrive.
+    Lost,
+    /// It is carried out, and its answer does not arrive.
+    AnswerLost,
+    /// The gateway is killed before the call arrives.
+    KilledBefore,
+    /// The gateway is killed after the call is carried out, before it hears of it.
+    KilledAfter,
+}
+
+impl Fault {
+    pub const ALL: [Self; 4] = [Self::Lost, Self::AnswerLost, Self::KilledBefore, Self::KilledAfter];
+}
+
+#[derive(Debug, Clone)]
+pub struct Domain {
+    pub incarnation: Incarnation,
+    pub power: GuestPower,
+    pub reason: GuestReason,
+    pub boot_generation: u64,
+    pub disks: Vec<VolumeId>,
+    pub ports: Vec<PortId>,
+}
+
+impl Domain {
+    fn is_active(&self) -> bool {
+        matches!(self.power, GuestPower::Running | GuestPower::Paused)
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct State {
+    pub domains: BTreeMap<InstanceId, Domain>,
+    /// Whether a guest was ever started on it.
+    pub volumes: BTreeMap<VolumeId, bool>,
+    pub images: BTreeSet<ImageId>,
+    pub vpcs: BTreeMap<VpcId, (u64, BTreeSet<PortId>)>,
+    /// Calls that change something or ask for one guest, in order.
+    pub calls: Vec<&'static str>,
+    /// What must never happen and did.
+    pub violations: Vec<String>,
+    /// At which call what goes wrong.
+    pub fault: Option<(usize, Fault)>,
+    /// Every change is asked for twice.
+    pub twice: bool,
+    /// Guests do not follow a request to shut down.
+    pub deaf: bool,
+    /// What starting a guest comes to instead.
+    pub start: Option<Start>,
+    /// Images never arrive.
+    pub images_stall: bool,
+    newest: HashMap<Uuid, u64>,
+    left: HashMap<VpcId, u64>,
+    written: BTreeSet<VolumeId>,
+}
+
+/// What starting a guest comes to.
+#[derive(Debug, Clone, Copy)]
+pub enum Start {
+    Fails,
+    Pauses,
+}
+
+/// A host.
+pub struct FakeHost {
+    state: Mutex<State>,
+    changes: broadcast::Sender<InstanceId>,
+    /// The gateway is to be killed.
+    pub kill: Notify,
+}
+
+type Answer<T> = Result<T, BackendError>;
+
+impl FakeHost {
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self { state: Mutex::default(), changes: broadcast::Sender::new(1024), kill: Notify::new() })
+    }
+
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    pub fn changed(&self, id: InstanceId) {
+        let _ = self.changes.send(id);
+    }
+
+    async fn call<T>(&self, name: &'static str, work: impl Fn(&mut State) -> Answer<T> + Send) -> Answer<T> {
+        let lost = || Err(BackendError::Unreachable("the host does not answer".into()));
+        let fault = {
+            let mut state = self.state();
+            state.calls.push(name);
+            let now = state.calls.len() - 1;
+            state.fault.take_if(|(at, _)| *at == now).map(|(_, fault)| fault)
+        };
+        match fault {
+            Some(Fault::Lost) => return lost(),
+            Some(Fault::KilledBefore) => {}
+            _ => {
+                let mut state = self.state();
+                if state.twice {
+                    let _ = work(&mut state);
+                }
+                let done = work(&mut state);
+                match fault {
+                    None => return done,
+                    Some(Fault::AnswerLost) => return lost(),
+                    Some(_) => {}
+                }
+            }
+        }
+        self.kill.notify_one();
+        std::future::pending().await
+    }
+}
+
+impl State {
+    fn fence(&mut self, id: Uuid, version: u64) -> Answer<()> {
+        let newest = self.newest.entry(id).or_default();
+        if version < *newest {
+            return Err(BackendError::Stale(format!("version {version} came after {newest}")));
+        }
+        *newest = version;
+        Ok(())
+    }
+
+    fn guest(&self, id: InstanceId) -> Option<Guest> {
+        let domain = self.domains.get(&id)?;
+        Some(Guest {
+            id,
+            incarnation: domain.incarnation,
+            power: domain.power,
+            reason: domain.reason,
+            boot_generation: domain.boot_generation,
+            started_at: Some(Timestamp::now()),
+        })
+    }
+
+    fn ensure(&mut self, target: GuestTarget, spec: &GuestSpec) -> Answer<()> {
+        if let Some(domain) = self.domains.get_mut(&target.id) {
+            if domain.incarnation == target.incarnation && domain.is_active() {
+                domain.boot_generation = domain.boot_generation.max(spec.boot_generation);
+                return Ok(());
+            }
+            if domain.is_active() {
+                return Err(BackendError::Precondition("another incarnation runs".into()));
+            }
+            if domain.incarnation == target.incarnation
+                && matches!(domain.reason, GuestReason::GuestShutdown | GuestReason::Destroyed)
+            {
+                return Ok(());
+            }
+        }
+        let (power, reason) = match self.start {
+            Some(Start::Fails) => return Err(BackendError::Failed("the hypervisor cannot start it".into())),
+            Some(Start::Pauses) => (GuestPower::Paused, GuestReason::IoError),
+            None => (GuestPower::Running, GuestReason::Unknown),
+        };
+        for disk in &spec.disks {
+            let Some(written) = self.volumes.get_mut(&disk.volume) else {
+                return Err(BackendError::Precondition(format!("disk {} is missing", disk.volume)));
+            };
+            *written = true;
+            self.written.insert(disk.volume);
+        }
+        let plugged = |port: &PortId| self.vpcs.values().any(|(_, ports)| ports.contains(port));
+        if let Some(nic) = spec.nics.iter().find(|n| !plugged(&n.port)) {
+            return Err(BackendError::Precondition(format!("port {} is missing", nic.port)));
+        }
+        let domain = Domain {
+            incarnation: target.incarnation,
+            power,
+            reason,
+            boot_generation: spec.boot_generation,
+            disks: spec.disks.iter().map(|d| d.volume).collect(),
+            ports: spec.nics.iter().map(|n| n.port).collect(),
+        };
+        self.domains.insert(target.id, domain);
+        Ok(())
+    }
+
+    fn plug(&mut self, vpc: VpcId, generation: u64, ports: BTreeSet<PortId>) {
+        let before = self.vpcs.get(&vpc).map(|(_, p)| p.clone()).unwrap_or_default();
+        for gone in before.difference(&ports) {
+            if self.domains.values().any(|d| d.is_active() && d.ports.contains(gone)) {
+                self.violations.push(format!("port {gone} was unplugged from a running guest"));
+            }
+        }
+        if ports.is_empty() {
+            self.vpcs.remove(&vpc);
+        } else {
+            self.vpcs.insert(vpc, (generation, ports));
+        }
+    }
+}
+
+#[async_trait]
+impl ComputeBackend for FakeHost {
+    async fn ensure(&self, target: GuestTarget, spec: GuestSpec) -> Answer<Guest> {
+        let done = self.call("compute.ensure", |state| {
+            state.fence(*target.id.as_uuid(), target.version)?;
+            state.ensure(target, &spec)?;
+            state.guest(target.id).ok_or_else(|| BackendError::Failed("it is gone".into()))
+        });
+        let done = done.await;
+        // Defining a guest is a change, whatever comes of it.
+        self.changed(target.id);
+        done
+    }
+
+    async fn stop(&self, target: GuestTarget, force: bool) -> Answer<Option<Guest>> {
+        let done = self.call("compute.stop", |state| {
+            state.fence(*target.id.as_uuid(), target.version)?;
+            let deaf = state.deaf;
+            if let Some(domain) = state.domains.get_mut(&target.id).filter(|d| d.is_active() && (force || !deaf)) {
+                domain.power = GuestPower::Shutoff;
+                domain.reason = if force { GuestReason::Destroyed } else { GuestReason::GuestShutdown };
+            }
+            Ok(state.guest(target.id))
+        });
+        let done = done.await;
+        self.changed(target.id);
+        done
+    }
+
+    async fn remove(&self, target: GuestTarget) -> Answer<()> {
+        self.call("compute.remove", |state| {
+            state.fence(*target.id.as_uuid(), target.version)?;
+            state.domains.remove(&target.id);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn get(&self, _: HostId, id: InstanceId) -> Answer<Option<Guest>> {
+        self.call("compute.get", |state| Ok(state.guest(id))).await
+    }
+
+    async fn list(&self, _: HostId) -> Answer<Vec<Guest>> {
+        let state = self.state();
+        Ok(state.domains.keys().filter_map(|id| state.guest(*id)).collect())
+    }
+
+    async fn watch(&self, _: HostId) -> Answer<BoxStream<'static, InstanceId>> {
+        let changes = BroadcastStream::new(self.changes.subscribe());
+        Ok(changes.filter_map(|id| std::future::ready(id.ok())).boxed())
+    }
+
+    async fn console_log(&self, _: HostId, _: InstanceId, _: u32) -> Answer<Vec<u8>> {
+        Ok(Vec::new())
+    }
+}
+
+#[async_trait]
+impl StorageBackend for FakeHost {
+    async fn has_image(&self, _: HostId, image: ImageId) -> Answer<bool> {
+        self.call("storage.has_image", |state| Ok(state.images.contains(&image))).await
+    }
+
+    async fn put_image(&self, _: HostId, image: ImageId, version: u64, _: ImageFile) -> Answer<()> {
+        if self.state().images_stall {
+            return std::future::pending().await;
+        }
+        self.call("storage.put_image", |state| {
+            state.fence(*image.as_uuid(), version)?;
+            state.images.insert(image);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn remove_image(&self, _: HostId, image: ImageId, version: u64) -> Answer<()> {
+        self.call("storage.remove_image", |state| {
+            state.fence(*image.as_uuid(), version)?;
+            state.images.remove(&image);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn ensure_volume(&self, spec: VolumeSpec) -> Answer<StoredVolume> {
+        self.call("storage.ensure_volume", |state| {
+            state.fence(*spec.id.as_uuid(), spec.version)?;
+            if !state.volumes.contains_key(&spec.id) {
+                if !spec.may_create {
+                    return Err(BackendError::DataMissing(format!("volume {} is gone", spec.id)));
+                }
+                if spec.image.is_some_and(|image| !state.images.contains(&image)) {
+                    return Err(BackendError::Precondition("its image is not cached".into()));
+                }
+                if state.written.contains(&spec.id) {
+                    state.violations.push(format!("volume {} was made anew over what a guest wrote", spec.id));
+                }
+                state.volumes.insert(spec.id, false);
+            }
+            let path = format!("/volumes/{}", spec.id);
+            Ok(StoredVolume { id: spec.id, path, format: "qcow2".into(), pool: spec.pool.clone() })
+        })
+        .await
+    }
+
+    async fn remove_volume(&self, _: HostId, id: VolumeId, version: u64) -> Answer<()> {
+        self.call("storage.remove_volume", |state| {
+            state.fence(*id.as_uuid(), version)?;
+            if state.domains.values().any(|d| d.is_active() && d.disks.contains(&id)) {
+                state.violations.push(format!("volume {id} was to be removed from a running guest"));
+                return Err(BackendError::Precondition("it is in use".into()));
+            }
+            state.volumes.remove(&id);
+            Ok(())
+        })
+        .await
+    }
+}
+
+#[async_trait]
+impl NetworkBackend for FakeHost {
+    async fn apply(&self, _: HostId, slice: &VpcSlice) -> Answer<Vec<PluggedPort>> {
+        let local: BTreeSet<PortId> = slice.ports.iter().filter(|p| p.local).map(|p| p.id).collect();
+        self.call("network.apply", |state| {
+            state.fence(*slice.vpc.as_uuid(), slice.generation)?;
+            if state.left.get(&slice.vpc).is_some_and(|left| slice.generation <= *left) {
+                return Err(BackendError::Stale("the VPC was removed after that".into()));
+            }
+            state.plug(slice.vpc, slice.generation, local.clone());
+            Ok(local.iter().map(|id| PluggedPort { id: *id, device: id.tap_device() }).collect())
+        })
+        .await
+    }
+
+    async fn remove(&self, _: HostId, vpc: VpcId, generation: u64) -> Answer<()> {
+        self.call("network.remove", |state| {
+            state.fence(*vpc.as_uuid(), generation)?;
+            state.plug(vpc, generation, BTreeSet::new());
+            state.left.insert(vpc, generation);
+            Ok(())
+        })
+        .await
+    }
+}
+
+#[async_trait]
+impl ImageStore for FakeHost {
+    async fn fetch(
+        &self,
+        _: ImageId,
+        _: &ImageSource,
+        _: Option<ImageFormat>,
+        _: &str,
+    ) -> Result<ImageFile, FetchError> {
+        Err(FetchError::Refused("nothing is fetched here".into()))
+    }
+
+    async fn path(&self, _: ImageId) -> Result<Option<PathBuf>, FetchError> {
+        Ok(Some("/images/tiny".into()))
+    }
+
+    async fn remove(&self, _: ImageId) -> Result<(), FetchError> {
+        Ok(())
+    }
+}
