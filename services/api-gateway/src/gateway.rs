@@ -95,12 +95,20 @@ pub enum GatewayError {
 /// # Errors
 /// See [`GatewayError`].
 pub async fn run(config: &Config, shutdown: CancellationToken) -> Result<(), GatewayError> {
+    let images = DirectoryImages::open(config.image_options()).map_err(GatewayError::Images)?;
+    run_with(config, Arc::new(images), shutdown).await
+}
+
+async fn run_with(
+    config: &Config,
+    images: Arc<DirectoryImages>,
+    shutdown: CancellationToken,
+) -> Result<(), GatewayError> {
     std::fs::create_dir_all(&config.state_dir)
         .map_err(|source| GatewayError::StateDir { path: config.state_dir.display().to_string(), source })?;
     // The key first: a crash right after leaves a key that the next start enters into the database.
     let secret = admin_key::ensure(&config.api_key_file())?;
     let store = SqlStore::open(&config.database()).await?;
-    let images = Arc::new(DirectoryImages::open(config.image_options()).map_err(GatewayError::Images)?);
     let readiness = Readiness::new(&[DATABASE, BOOTSTRAP]);
     let settings = config.settings();
     let registry = Arc::new(HostRegistry::new(settings.heartbeat_timeout));
@@ -214,3 +222,6 @@ fn url(address: &Address, tls: bool) -> String {
         Address::Tcp { host, port } => format!("{scheme}://{host}:{port}"),
     }
 }
+
+#[cfg(test)]
+mod tests;

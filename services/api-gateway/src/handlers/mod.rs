@@ -33,6 +33,3 @@ pub use subnets::Subnets;
 pub use unbuilt::Unbuilt;
 pub use volumes::Volumes;
 pub use vpcs::Vpcs;
-
-#[cfg(test)]
-mod tests;

@@ -64,12 +64,13 @@ pub fn check_url(text: &str) -> Result<(), String> {
 impl Target {
     fn parse(text: &str) -> Result<Self, String> {
         let shown: String = text.chars().take(200).collect();
-        let uri: Uri = text.parse().map_err(|e| format!("`{shown}` is not a URL: {e}"))?;
-        let https = match uri.scheme_str() {
-            Some("https") => true,
-            Some("http") => false,
+        let scheme = text.split_once("://").map_or("", |(scheme, _)| scheme);
+        let https = match scheme.to_ascii_lowercase().as_str() {
+            "https" => true,
+            "http" => false,
             _ => return Err(format!("`{shown}` must begin with https:// or http://")),
         };
+        let uri: Uri = text.parse().map_err(|e| format!("`{shown}` is not a URL: {e}"))?;
         let authority = uri.authority().ok_or_else(|| format!("`{shown}` has no host"))?;
         if authority.as_str().contains('@') {
             return Err("a URL with a user name or password is not taken: give one that needs none".to_owned());
