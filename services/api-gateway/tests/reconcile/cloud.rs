@@ -11,13 +11,14 @@ use cloud_core::{
     },
     ports::{Query, Store, Tx},
     reconcile::{Backends, Workers},
-    services::{HostRegistry, Launch, RegisterInput, Services, Settings, bootstrap},
+    services::{HeartbeatInput, HostRegistry, Launch, RegisterInput, Services, Settings, bootstrap},
 };
 use cloud_domain::{HostId, ImageId, InstanceStatus, SessionId};
+use rand::Rng;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::host::FakeHost;
+use super::host::{FakeHost, State};
 
 /// How long anything may take. Shorter than the sweep, so that what only the sweep finds is found missing.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -27,6 +28,7 @@ pub struct Gateway {
     pub services: Services<SqlStore>,
     pub caller: Caller,
     workers: JoinHandle<()>,
+    sessions: Vec<(AgentRole, SessionId)>,
 }
 
 pub struct Cloud {
@@ -36,11 +38,18 @@ pub struct Cloud {
     pub settings: Settings,
     gateway: Option<Gateway>,
     pub kills: usize,
+    /// How often the gateway is killed at some moment, whatever it does.
+    pub murders: usize,
+}
+
+fn capacity() -> HostCapacity {
+    HostCapacity { vcpus: 4, memory_mib: 512 + 20 * 128, ..HostCapacity::default() }
 }
 
 impl Cloud {
     pub async fn new() -> Self {
-        Self::with(Settings::default()).await
+        // Nobody sends heartbeats here.
+        Self::with(Settings { heartbeat_timeout: PATIENCE * 10, ..Settings::default() }).await
     }
 
     pub async fn with(settings: Settings) -> Self {
@@ -52,7 +61,7 @@ impl Cloud {
         };
         let dir = tempfile::tempdir().unwrap();
         let host = FakeHost::new();
-        let mut cloud = Self { dir, host, host_id: HostId::random(), settings, gateway: None, kills: 0 };
+        let mut cloud = Self { dir, host, host_id: HostId::random(), settings, gateway: None, kills: 0, murders: 0 };
         cloud.start().await;
         let image = Image {
             meta: Meta::new(*ImageId::random().as_uuid(), cloud.caller().project, "default", "tiny", Labels::new()),
@@ -87,22 +96,24 @@ impl Cloud {
 
     pub async fn start(&mut self) {
         let store = self.open().await;
-        let registry = Arc::new(HostRegistry::new(self.settings.heartbeat_timeout.max(PATIENCE * 10)));
+        let registry = Arc::new(HostRegistry::new(self.settings.heartbeat_timeout));
         let services = Services::new(store.clone(), Arc::clone(&registry), self.host.clone(), self.settings.clone());
         bootstrap(&store, "secret").await.unwrap();
         services.hosts.load().await.unwrap();
         let caller = services.identity.authenticate("secret", "").await.unwrap();
+        let mut sessions = Vec::new();
         for role in AgentRole::ALL {
-            let capacity = HostCapacity { vcpus: 4, memory_mib: 512 + 20 * 128, ..HostCapacity::default() };
+            let session = SessionId::random();
+            sessions.push((role, session));
             let input = RegisterInput {
                 host: self.host_id,
                 host_name: "h1".into(),
                 role,
-                session: SessionId::random(),
+                session,
                 endpoint: "unix:/nowhere".into(),
                 version: "0.1.0".into(),
                 boot_id: "boot".into(),
-                capacity,
+                capacity: capacity(),
             };
             services.hosts.register(input).await.unwrap();
         }
@@ -111,7 +122,7 @@ impl Cloud {
             Backends { compute: host.clone(), storage: host.clone(), network: host.clone(), images: host.clone() };
         let workers = Workers::new(store.clone(), registry, backends, self.settings.clone());
         let workers = tokio::spawn(workers.run(CancellationToken::new()));
-        self.gateway = Some(Gateway { store, services, caller, workers });
+        self.gateway = Some(Gateway { store, services, caller, workers, sessions });
     }
 
     /// The gateway is gone between two instructions.
@@ -162,10 +173,34 @@ impl Cloud {
         self.store().get(id.meta.id).await.unwrap().unwrap()
     }
 
+    /// Waits until the host is as `done` says.
+    pub async fn until(&self, what: &str, done: impl Fn(&State) -> bool) {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while !done(&self.host.state()) {
+            assert!(tokio::time::Instant::now() < deadline, "not seen that {what}: {:?}", self.host.state());
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// All agents give a sign of life.
+    pub async fn heartbeat(&self) {
+        for (role, session) in &self.gateway().sessions {
+            let input = HeartbeatInput {
+                host: self.host_id,
+                role: *role,
+                session: *session,
+                capacity: capacity(),
+                backend_error: String::new(),
+            };
+            assert!(!self.services().hosts.heartbeat(input).await.unwrap(), "the session is known");
+        }
+    }
+
     /// Waits until the instance is as `done` says, and nothing is under way. A gateway that is killed meanwhile is started again.
     pub async fn settled(&mut self, id: &Instance, what: &str, done: impl Fn(&Instance) -> bool) -> Instance {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
+            let next_kill = Duration::from_micros(rand::rng().random_range(0..30_000));
             let mut commits = self.store().commits();
             commits.mark_unchanged();
             let row = self.row(id).await;
@@ -177,6 +212,7 @@ impl Cloud {
                 () = self.host.kill.notified() => true,
                 _ = commits.changed() => false,
                 () = tokio::time::sleep(Duration::from_millis(50)) => false,
+                () = tokio::time::sleep(next_kill), if self.kills < self.murders => true,
             };
             drop(commits);
             if killed {

@@ -284,6 +284,7 @@ impl StorageBackend for FakeHost {
 
     async fn put_image(&self, _: HostId, image: ImageId, version: u64, _: ImageFile) -> Answer<()> {
         if self.state().images_stall {
+            self.state().calls.push("storage.put_image");
             return std::future::pending().await;
         }
         self.call("storage.put_image", |state| {

@@ -82,16 +82,13 @@ async fn every_call_may_fail_and_every_one_may_be_the_gateways_last() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_launch_deleted_at_any_call_leaves_nothing() {
-    for at in 0..7 {
+    // A launch takes six calls: two looks for the image, the image, the disk, the network, the guest.
+    for at in 0..6 {
         for fault in Fault::ALL {
             let mut cloud = Cloud::new().await;
             cloud.host.state().fault = Some((at, fault));
             let made = cloud.launch("web-01", &[]).await;
-            let met = cloud.host.clone();
-            let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
-            while met.state().calls.len() <= at && tokio::time::Instant::now() < deadline {
-                tokio::task::yield_now().await;
-            }
+            cloud.until("the fault is met", |state| state.fault.is_none()).await;
             cloud.services().instances.delete(cloud.caller(), "web-01", "").await.unwrap();
             cloud.becomes(&made, InstanceStatus::Deleted).await;
             cloud.check().await;
@@ -103,7 +100,8 @@ async fn a_launch_deleted_at_any_call_leaves_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_never_ran_is_cleaned_away_when_time_is_up() {
-    let settings = Settings { start_timeout: Duration::from_secs(1), ..Settings::default() };
+    let (start_timeout, heartbeat_timeout) = (Duration::from_secs(1), Duration::from_secs(60));
+    let settings = Settings { start_timeout, heartbeat_timeout, ..Settings::default() };
     let mut cloud = Cloud::with(settings).await;
     cloud.host.state().start = Some(Start::Fails);
     let made = cloud.launch("web-01", &[]).await;
@@ -186,6 +184,7 @@ async fn a_stop_does_not_wait_for_an_image_on_its_way() {
     let mut cloud = Cloud::new().await;
     cloud.host.state().images_stall = true;
     let made = cloud.launch("web-01", &[]).await;
+    cloud.until("the image is on its way", |state| state.calls.contains(&"storage.put_image")).await;
     cloud.stop("web-01").await;
     let row = cloud.becomes(&made, InstanceStatus::Stopped).await;
     assert!(!row.has_run);
@@ -226,4 +225,38 @@ async fn many_at_once_converge_and_leave_nothing() {
     }
     cloud.check().await;
     assert!(cloud.host.state().domains.is_empty() && cloud.host.state().volumes.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_may_be_killed_at_any_moment() {
+    let lives = (0..24).map(|_| async {
+        let mut cloud = Cloud::new().await;
+        cloud.murders = 12;
+        live(&mut cloud).await;
+        cloud.kills
+    });
+    let lives = lives.map(|life| async move { tokio::spawn(life).await.unwrap() });
+    let kills: usize = futures::stream::iter(lives).buffer_unordered(6).fold(0, |a, b| async move { a + b }).await;
+    assert!(kills >= 24 * 4, "only {kills} kills");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_host_is_not_waited_for_and_its_return_wakes_its_work() {
+    let mut cloud = Cloud::with(Settings { heartbeat_timeout: Duration::from_secs(3), ..Settings::default() }).await;
+    let made = cloud.launch("web-01", &[]).await;
+    cloud.becomes(&made, InstanceStatus::Running).await;
+    tokio::time::sleep(Duration::from_millis(3100)).await;
+    let calls = cloud.host.state().calls.len();
+    cloud.stop("web-01").await;
+    let store = cloud.store().clone();
+    let failed = async {
+        while store.work_status().await.unwrap().0.is_none() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), failed).await.expect("the work waits");
+    assert_eq!(cloud.host.state().calls.len(), calls, "an agent that is silent was called");
+    assert_eq!(cloud.row(&made).await.status, InstanceStatus::Stopping);
+    cloud.heartbeat().await;
+    cloud.becomes(&made, InstanceStatus::Stopped).await;
 }

@@ -29,17 +29,16 @@ pub(super) async fn reconcile<S: Store>(
         let guest = context.backends.compute.get(row.host, row.id()).await?;
         return match guest {
             Some(guest) if guest.incarnation == row.incarnation => present(context, item, row, guest).await,
-            // Gone from a healthy hypervisor, or another start of it is there: start it again.
+            Some(guest) if is_active(&guest) => adopt(context, item, row, &guest).await,
+            // Gone from a healthy hypervisor, or another start of it ended there: start it again.
             _ => start_again(context, item, row, "it was missing on its host").await,
         };
     }
     match ensure(context, item, row).await {
         Ok(guest) => settle(context, item, row, guest).await,
         Err(failure @ Failure::Backend(BackendError::Precondition(_))) => {
-            // Another start of it runs there: one that was given up while its host did not answer, or one that a restored database
-            // does not know. It has the instance's disks, so it is the instance.
             let guest = context.backends.compute.get(row.host, row.id()).await?;
-            match guest.filter(|g| g.power == GuestPower::Running && g.incarnation != row.incarnation) {
+            match guest.filter(|g| is_active(g) && g.incarnation != row.incarnation) {
                 Some(guest) => adopt(context, item, row, &guest).await,
                 None => Err(failure),
             }
@@ -48,7 +47,12 @@ pub(super) async fn reconcile<S: Store>(
     }
 }
 
-/// Takes the start of the instance that runs for the one that is wanted.
+const fn is_active(guest: &Guest) -> bool {
+    matches!(guest.power, GuestPower::Running | GuestPower::Paused)
+}
+
+/// Takes another start of the instance that is on its host for the one that is wanted: one that was given up while the host did not answer,
+/// or that a restored database does not know. It has the instance's disks, so it is the instance.
 async fn adopt<S: Store>(
     context: &Context<S>,
     item: &WorkItem,
