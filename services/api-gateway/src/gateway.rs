@@ -9,7 +9,7 @@ use cloud_core::{
     model::Image,
     ports::Store,
     reconcile::{Backends, Workers},
-    services::{HostRegistry, Services, bootstrap},
+    services::{HostRegistry, Services, Settings, bootstrap},
 };
 use cloud_service_kit::{
     Address, error,
@@ -26,7 +26,7 @@ use tonic::service::Routes;
 use crate::{
     adapters::{
         agents::Agents,
-        images::DirectoryImages,
+        images::{DirectoryImages, ImageOptions},
         sql::{OpenError, SqlStore},
     },
     admin_key::{self, KeyError},
@@ -37,8 +37,6 @@ use crate::{
 
 /// The component of readiness that follows the database.
 const DATABASE: &str = "database";
-/// The component that is ready once the cloud has what it begins with.
-const BOOTSTRAP: &str = "bootstrap";
 /// How often the database is looked at, and how long it may take.
 const PING: Duration = Duration::from_secs(2);
 
@@ -95,68 +93,115 @@ pub enum GatewayError {
 /// # Errors
 /// See [`GatewayError`].
 pub async fn run(config: &Config, shutdown: CancellationToken) -> Result<(), GatewayError> {
-    let images = DirectoryImages::open(config.image_options()).map_err(GatewayError::Images)?;
-    run_with(config, Arc::new(images), shutdown).await
+    run_with(config, DirectoryImages::open, shutdown).await
 }
 
 async fn run_with(
     config: &Config,
-    images: Arc<DirectoryImages>,
+    open_images: impl FnOnce(ImageOptions) -> io::Result<DirectoryImages>,
     shutdown: CancellationToken,
 ) -> Result<(), GatewayError> {
     std::fs::create_dir_all(&config.state_dir)
         .map_err(|source| GatewayError::StateDir { path: config.state_dir.display().to_string(), source })?;
-    // The key first: a crash right after leaves a key that the next start enters into the database.
-    let secret = admin_key::ensure(&config.api_key_file())?;
-    let store = SqlStore::open(&config.database()).await?;
-    let readiness = Readiness::new(&[DATABASE, BOOTSTRAP]);
-    let settings = config.settings();
-    let registry = Arc::new(HostRegistry::new(settings.heartbeat_timeout));
-    let services = Services::new(store.clone(), Arc::clone(&registry), images.clone(), settings.clone());
-    bootstrap(&store, &secret).await.map_err(GatewayError::Bootstrap)?;
-    services.hosts.load().await.map_err(GatewayError::Bootstrap)?;
-    sweep(&store, &images).await.map_err(GatewayError::Bootstrap)?;
-    let (cloud, epoch) = store.identity();
-    write_cloud_id(config, &cloud.to_string()).map_err(GatewayError::CloudId)?;
-    readiness.set_ready(BOOTSTRAP);
-
-    let tls = config.tls.files()?.map(|files| files.load()).transpose()?;
-    let policy = BindPolicy { tls: tls.is_some(), allow_plain_beyond_loopback: config.allow_plain_beyond_loopback };
-    let public = Listener::bind(&config.listen(), policy).await?;
-    let agents_listener = Listener::bind(&config.host_listen(), BindPolicy::default()).await?;
-    let public_url = config.public_url.clone().unwrap_or_else(|| url(public.local_addr(), tls.is_some()));
+    // Whoever may not listen changes nothing. Clients that connect meanwhile wait until all is set up.
+    let listeners = Listeners::bind(config).await?;
+    let cloud = Cloud::open(config, open_images).await?;
+    let (id, epoch) = cloud.store.identity();
     tracing::info!(
-        version = env!("CARGO_PKG_VERSION"), %cloud, epoch, public = %public.local_addr(), hosts = %agents_listener.local_addr(),
-        key_file = %config.api_key_file().display(), "starting"
+        version = env!("CARGO_PKG_VERSION"), cloud = %id, epoch, public = %listeners.public.local_addr(),
+        hosts = %listeners.hosts.local_addr(), key_file = %config.api_key_file().display(), "starting"
     );
-
-    let agents = Arc::new(Agents::new(Arc::clone(&registry), cloud, epoch));
-    let metrics = Metrics::new("api-gateway")?;
-    let host_router = host_router(&services, &readiness, &metrics)?;
-    let api = PublicApi {
-        services,
-        registry: Arc::clone(&registry),
-        store: store.clone(),
-        images: Arc::clone(&images),
-        consoles: agents.clone(),
-        public_url,
-        readiness: readiness.clone(),
-        metrics,
-    };
-    let router = api.router()?;
-    let backends = Backends { compute: agents.clone(), storage: agents.clone(), network: agents, images };
-    let workers = Workers::new(store.clone(), registry, backends, settings);
-    let options = ServerOptions { tls, ..ServerOptions::default() };
-    let (public, hosts, (), ()) = tokio::join!(
-        server::serve(public, router, options, shutdown.clone()),
-        server::serve(agents_listener, host_router, ServerOptions::default(), shutdown.clone()),
-        workers.run(shutdown.clone()),
-        watch_database(&store, &readiness, shutdown.clone()),
-    );
+    let store = cloud.store.clone();
+    let served = cloud.serve(config, listeners, shutdown).await;
     store.close().await;
     tracing::info!("stopped");
-    public?;
-    Ok(hosts?)
+    served
+}
+
+/// The sockets.
+struct Listeners {
+    public: Listener,
+    hosts: Listener,
+    tls: Option<Arc<rustls::ServerConfig>>,
+}
+
+impl Listeners {
+    async fn bind(config: &Config) -> Result<Self, GatewayError> {
+        let tls = config.tls.files()?.map(|files| files.load()).transpose()?;
+        let policy = BindPolicy { tls: tls.is_some(), allow_plain_beyond_loopback: config.allow_plain_beyond_loopback };
+        let public = Listener::bind(&config.listen(), policy).await?;
+        let hosts = Listener::bind(&config.host_listen(), BindPolicy::default()).await?;
+        Ok(Self { public, hosts, tls })
+    }
+}
+
+/// What a gateway works with.
+struct Cloud {
+    store: SqlStore,
+    registry: Arc<HostRegistry>,
+    images: Arc<DirectoryImages>,
+    services: Services<SqlStore>,
+    settings: Settings,
+    readiness: Readiness,
+}
+
+impl Cloud {
+    /// Opens the database and makes sure that it has what a cloud begins with.
+    async fn open(
+        config: &Config,
+        open_images: impl FnOnce(ImageOptions) -> io::Result<DirectoryImages>,
+    ) -> Result<Self, GatewayError> {
+        // The key first: a crash right after leaves a key that the next start enters into the database.
+        let secret = admin_key::ensure(&config.api_key_file())?;
+        let store = SqlStore::open(&config.database()).await?;
+        let settings = config.settings();
+        let registry = Arc::new(HostRegistry::new(settings.heartbeat_timeout));
+        // Only now: opening them throws away what is half written, and a SQLite database is locked against a second gateway.
+        let images = Arc::new(open_images(config.image_options()).map_err(GatewayError::Images)?);
+        let services = Services::new(store.clone(), Arc::clone(&registry), images.clone(), settings.clone());
+        bootstrap(&store, &secret).await.map_err(GatewayError::Bootstrap)?;
+        services.hosts.load().await.map_err(GatewayError::Bootstrap)?;
+        sweep(&store, &images).await.map_err(GatewayError::Bootstrap)?;
+        write_cloud_id(config, &store.identity().0.to_string()).map_err(GatewayError::CloudId)?;
+        let readiness = Readiness::new(&[DATABASE]);
+        Ok(Self { store, registry, images, services, settings, readiness })
+    }
+
+    async fn serve(
+        self,
+        config: &Config,
+        listeners: Listeners,
+        shutdown: CancellationToken,
+    ) -> Result<(), GatewayError> {
+        let Self { store, registry, images, services, settings, readiness } = self;
+        let Listeners { public, hosts, tls } = listeners;
+        let (cloud, epoch) = store.identity();
+        let agents = Arc::new(Agents::new(Arc::clone(&registry), cloud, epoch));
+        let metrics = Metrics::new("api-gateway")?;
+        let host_router = host_router(&services, &readiness, &metrics)?;
+        let api = PublicApi {
+            services,
+            registry: Arc::clone(&registry),
+            store: store.clone(),
+            images: Arc::clone(&images),
+            consoles: agents.clone(),
+            public_url: config.public_url.clone().unwrap_or_else(|| url(public.local_addr(), tls.is_some())),
+            readiness: readiness.clone(),
+            metrics,
+        };
+        let router = api.router()?;
+        let backends = Backends { compute: agents.clone(), storage: agents.clone(), network: agents, images };
+        let workers = Workers::new(store.clone(), registry, backends, settings);
+        let options = ServerOptions { tls, ..ServerOptions::default() };
+        let (public, hosts, (), ()) = tokio::join!(
+            server::serve(public, router, options, shutdown.clone()),
+            server::serve(hosts, host_router, ServerOptions::default(), shutdown.clone()),
+            workers.run(shutdown.clone()),
+            watch_database(&store, &readiness, shutdown.clone()),
+        );
+        public?;
+        Ok(hosts?)
+    }
 }
 
 /// What agents call.

@@ -35,10 +35,10 @@ async fn start(dir: &Path) -> Running {
         "--heartbeat-interval-ms=100".to_owned(),
         "--stop-grace=2".to_owned(),
     ]);
-    let images = DirectoryImages::with(config.image_options(), Probing::Header, Arc::new(|_| false)).unwrap();
+    let images = |options| DirectoryImages::with(options, Probing::Header, Arc::new(|_| false));
     let shutdown = CancellationToken::new();
     let token = shutdown.clone();
-    let task = tokio::spawn(async move { run_with(&config, Arc::new(images), token).await });
+    let task = tokio::spawn(async move { run_with(&config, images, token).await });
     let rest = RestClient::new(format!("http://127.0.0.1:{port}"));
     until("the gateway to be ready", TIMEOUT, || async {
         Ok(match rest.get("/health/ready").await {
