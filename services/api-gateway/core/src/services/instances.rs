@@ -69,7 +69,7 @@ impl<S: Store> InstanceService<S> {
         use InstanceStatus::{Deleted, Deleting, Error, Paused, Running, Starting, Stopped, Stopping};
         member(caller)?;
         let mut tx = self.store.begin().await?;
-        let mut row: Instance = live(&mut tx, caller.project, id).await?;
+        let mut row = ordered(&mut tx, caller, id).await?;
         check_etag(&row, etag)?;
         match row.status {
             Running | Starting => return Ok(row),
@@ -105,7 +105,7 @@ impl<S: Store> InstanceService<S> {
         use InstanceStatus::{Deleted, Deleting, Stopped, Stopping};
         member(caller)?;
         let mut tx = self.store.begin().await?;
-        let mut row: Instance = live(&mut tx, caller.project, id).await?;
+        let mut row = ordered(&mut tx, caller, id).await?;
         check_etag(&row, etag)?;
         match row.status {
             Stopped if row.desired == Desired::Stopped => return Ok(row),
@@ -164,7 +164,7 @@ impl<S: Store> InstanceService<S> {
     pub async fn reboot(&self, caller: &Caller, id: &str, etag: &str) -> Result<Instance, CoreError> {
         member(caller)?;
         let mut tx = self.store.begin().await?;
-        let mut row: Instance = live(&mut tx, caller.project, id).await?;
+        let mut row = ordered(&mut tx, caller, id).await?;
         check_etag(&row, etag)?;
         if row.status != InstanceStatus::Running || row.desired != Desired::Running {
             return Err(refuse(&row, "reboot", &format!("is {}: only a RUNNING one can be rebooted", row.status)));
@@ -181,7 +181,7 @@ impl<S: Store> InstanceService<S> {
     pub async fn delete(&self, caller: &Caller, id: &str, etag: &str) -> Result<Instance, CoreError> {
         member(caller)?;
         let mut tx = self.store.begin().await?;
-        let mut row: Instance = live(&mut tx, caller.project, id).await?;
+        let mut row = ordered(&mut tx, caller, id).await?;
         check_etag(&row, etag)?;
         if row.desired == Desired::Deleted {
             return Ok(row);
@@ -200,8 +200,6 @@ impl<S: Store> InstanceService<S> {
         row: &mut Instance,
         action: &'static str,
     ) -> Result<(), CoreError> {
-        // The work first, as a worker takes them: two transactions that wait for each other would both lose time.
-        tx.enqueue(WorkKind::Instance, row.meta.id).await?;
         tx.update(row).await?;
         tx.event(event(caller, row, action)).await?;
         tx.commit().await?;
@@ -223,6 +221,14 @@ impl<S: Store> InstanceService<S> {
     pub async fn instance_types(&self, page: &PageRequest) -> Result<Page<InstanceType>, CoreError> {
         page.list(&self.store, None, Query::default()).await
     }
+}
+
+/// The live instance, with its work due. The work first: a worker that is about to write the instance holds it, so that what is read after it
+/// stays what it is. (Where the call is refused, neither is written.)
+async fn ordered<T: Tx>(tx: &mut T, caller: &Caller, id: &str) -> Result<Instance, CoreError> {
+    let row: Instance = live(tx, caller.project, id).await?;
+    tx.enqueue(WorkKind::Instance, row.meta.id).await?;
+    live(tx, caller.project, &row.meta.id.to_string()).await
 }
 
 fn refuse(row: &Instance, verb: &str, why: &str) -> CoreError {
