@@ -61,11 +61,16 @@ fn output(
 
 /// Ends with the caller's messages or with the console. A caller who only watches may end its side at once.
 async fn feed(mut input: Streaming<StreamConsoleRequest>, mut console: WriteHalf<Box<dyn ByteStream>>) {
-    while let Ok(Some(request)) = input.message().await {
-        if let Some(Message::Data(data)) = request.message
-            && console.write_all(&data).await.is_err()
-        {
-            return;
+    loop {
+        match input.message().await {
+            Ok(Some(StreamConsoleRequest { message: Some(Message::Data(data)) })) => {
+                if let Err(error) = console.write_all(&data).await {
+                    return tracing::debug!(%error, "a console takes no more input");
+                }
+            }
+            Ok(Some(_)) => {}
+            Ok(None) => return,
+            Err(status) => return tracing::debug!(%status, "the viewer of a console went away"),
         }
     }
 }

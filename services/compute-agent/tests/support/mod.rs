@@ -85,7 +85,14 @@ impl Host {
             .arg(state.join("host-id"))
             .arg("--gateway")
             .arg(format!("unix:{}", self.dir.path().join("host.sock").display()))
-            .args(["--host-name", "h1", "--libvirt-uri", &self.libvirt.uri()]);
+            .args([
+                "--log-level",
+                "info,cloud_compute_agent=debug",
+                "--host-name",
+                "h1",
+                "--libvirt-uri",
+                &self.libvirt.uri(),
+            ]);
         command
     }
 

@@ -9,9 +9,10 @@ use std::{
     io,
     path::Path,
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use cloud_domain::InstanceId;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
@@ -20,6 +21,7 @@ use tokio::{
         broadcast::{self, error::RecvError},
         mpsc,
     },
+    time::{Instant, sleep_until},
 };
 use tokio_util::task::TaskTracker;
 
@@ -28,6 +30,9 @@ const OUTPUT: usize = 256;
 /// Pieces of input that wait for the guest to take them.
 const INPUT: usize = 64;
 const PIECE: usize = 4096;
+/// QEMU writes each byte that the guest's serial port sends. They are sent on together, because HTTP/2 peers take a flood of tiny messages for an
+/// attack and close the connection, with all other calls on it.
+const GATHER: Duration = Duration::from_millis(10);
 const LOST: &[u8] = b"\r\n[output was lost: this viewer is too slow]\r\n";
 
 /// The consoles that are viewed now.
@@ -95,22 +100,32 @@ impl Line {
 /// The connection's task: ends with the guest, or with the last viewer.
 async fn serve(stream: UnixStream, mut input: mpsc::Receiver<Bytes>, output: broadcast::Sender<Bytes>) {
     let (mut reader, mut writer) = stream.into_split();
-    let mut buffer = vec![0; PIECE];
-    let mut pending = Bytes::new();
+    let mut said = BytesMut::with_capacity(PIECE);
+    let mut typed = Bytes::new();
+    let mut flush_at = Instant::now();
     loop {
+        said.reserve(PIECE);
         tokio::select! {
-            read = reader.read(&mut buffer) => match read {
-                Ok(1..) if output.receiver_count() == 0 => {}
-                Ok(length @ 1..) => drop(output.send(Bytes::copy_from_slice(&buffer[..length]))),
-                Ok(0) | Err(_) => return,
-            },
-            piece = input.recv(), if pending.is_empty() => match piece {
-                Some(piece) => pending = piece,
+            // Reading goes on while the guest does not take its input.
+            read = reader.read_buf(&mut said) => {
+                let ended = !matches!(read, Ok(1..));
+                if said.len() >= PIECE || ended {
+                    // Without viewers there is nobody to tell.
+                    let _ = output.send(said.split().freeze());
+                } else if read.is_ok_and(|length| length == said.len()) {
+                    flush_at = Instant::now() + GATHER;
+                }
+                if ended {
+                    return;
+                }
+            }
+            () = sleep_until(flush_at), if !said.is_empty() => drop(output.send(said.split().freeze())),
+            piece = input.recv(), if typed.is_empty() => match piece {
+                Some(piece) => typed = piece,
                 None => return,
             },
-            // Reading goes on while the guest does not take its input.
-            written = writer.write(&pending), if !pending.is_empty() => match written {
-                Ok(length) => drop(pending.split_to(length)),
+            written = writer.write(&typed), if !typed.is_empty() => match written {
+                Ok(length) => drop(typed.split_to(length)),
                 Err(_) => return,
             },
         }
@@ -148,8 +163,6 @@ async fn view(stream: DuplexStream, input: mpsc::Sender<Bytes>, mut output: broa
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use tokio::{net::UnixListener, time::timeout};
 
     use super::*;
@@ -187,6 +200,29 @@ mod tests {
         let (mut guest, _) = listener.accept().await.unwrap();
         guest.write_all(b"y").await.unwrap();
         assert_eq!(read(&mut again, 1).await, "y");
+    }
+
+    #[tokio::test]
+    async fn bytes_are_sent_on_together() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let listener = UnixListener::bind(&path).unwrap();
+        let (hub, id) = (SerialHub::default(), InstanceId::random());
+        let mut viewer = hub.view(id, &path).await.unwrap();
+        let (mut guest, _) = listener.accept().await.unwrap();
+        let writing = tokio::spawn(async move {
+            for _ in 0..10_000 {
+                guest.write_all(b".").await.unwrap();
+            }
+        });
+        let (mut shown, mut pieces, mut buffer) = (0, 0, vec![0; 16 * PIECE]);
+        while let Ok(length @ 1..) = timeout(SOON, viewer.read(&mut buffer)).await.unwrap() {
+            shown += length;
+            pieces += 1;
+        }
+        writing.await.unwrap();
+        assert_eq!(shown, 10_000, "what was said right before the end too");
+        assert!(pieces < 500, "{pieces} pieces");
     }
 
     #[tokio::test]
