@@ -298,6 +298,9 @@ impl StorageBackend for FakeHost {
     async fn remove_image(&self, _: HostId, image: ImageId, version: u64) -> Answer<()> {
         self.call("storage.remove_image", |state| {
             state.fence(*image.as_uuid(), version)?;
+            if !state.volumes.is_empty() {
+                return Err(BackendError::Precondition("disks stand on it".into()));
+            }
             state.images.remove(&image);
             Ok(())
         })

@@ -8,9 +8,10 @@ mod host;
 use std::time::Duration;
 
 use cloud_core::{
+    CoreError,
     model::{Desired, Volume, VolumeStatus},
     ports::{GuestPower, GuestReason, Store},
-    services::{NewVolume, Settings},
+    services::{Launch, NewVolume, Settings},
 };
 use cloud_domain::{Incarnation, InstanceStatus};
 use futures::StreamExt;
@@ -259,4 +260,19 @@ async fn a_silent_host_is_not_waited_for_and_its_return_wakes_its_work() {
     assert_eq!(cloud.row(&made).await.status, InstanceStatus::Stopping);
     cloud.heartbeat().await;
     cloud.becomes(&made, InstanceStatus::Stopped).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_image_leaves_its_host_with_the_last_disk_made_from_it() {
+    let mut cloud = Cloud::new().await;
+    let made = cloud.launch("web-01", &[]).await;
+    cloud.becomes(&made, InstanceStatus::Running).await;
+    cloud.services().images.delete(cloud.caller(), "tiny", "").await.unwrap();
+    cloud.until("the host was asked", |state| state.calls.contains(&"storage.remove_image")).await;
+    let again = Launch { name: "web-02".into(), image: "tiny".into(), ..Launch::default() };
+    let error = cloud.services().instances.launch(cloud.caller(), again).await.unwrap_err();
+    assert!(matches!(error, CoreError::NotFound { .. }), "{error}");
+    assert_eq!(cloud.host.state().images.len(), 1, "a disk stands on it");
+    cloud.services().instances.delete(cloud.caller(), "web-01", "").await.unwrap();
+    cloud.until("the image is gone", |state| state.images.is_empty()).await;
 }

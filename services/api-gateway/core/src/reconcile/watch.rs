@@ -28,6 +28,7 @@ const BATCH: usize = 256;
 pub(super) async fn run<S: Store>(context: Arc<Context<S>>, shutdown: CancellationToken) {
     let mut watchers: HashMap<HostId, AbortOnDropHandle<()>> = HashMap::new();
     while !shutdown.is_cancelled() {
+        context.registry.pulse();
         for (host, _) in context.registry.hosts() {
             // One that has ended has panicked: it is started again.
             if watchers.get(&host).is_none_or(AbortOnDropHandle::is_finished) {

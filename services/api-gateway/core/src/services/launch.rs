@@ -190,7 +190,8 @@ async fn visible_image<T: Tx>(tx: &mut T, caller: &Caller, text: &str) -> Result
         },
     };
     let visible = |i: &Image| {
-        i.meta.deleted_at.is_none() && (i.meta.project == caller.project || i.visibility == Visibility::Public)
+        let deleted = i.meta.deleted_at.is_some() || i.status == ImageStatus::Deleting;
+        !deleted && (i.meta.project == caller.project || i.visibility == Visibility::Public)
     };
     let image = found.filter(visible).ok_or_else(|| CoreError::not_found(Kind::Image, text))?;
     match image.status {

@@ -64,23 +64,57 @@ struct HostEntry {
     capacity: HostCapacity,
 }
 
+/// How far apart two pulses may be: they come every second. Further apart, this process did not run.
+const FROZEN: Duration = Duration::from_secs(3);
+
+/// When this process last proved to run, and since when it does without a break.
+#[derive(Debug, Clone, Copy)]
+struct Pulse {
+    last: Instant,
+    since: Instant,
+}
+
+impl Pulse {
+    /// How long something has not been heard that was last heard at `seen`. Nothing could be heard while this process stood still.
+    fn silence(pulse: Option<Self>, seen: Instant) -> Duration {
+        match pulse {
+            Some(pulse) if pulse.last.elapsed() > FROZEN => Duration::ZERO,
+            Some(pulse) => pulse.since.max(seen).elapsed(),
+            None => seen.elapsed(),
+        }
+    }
+}
+
 /// The agents of all hosts.
 #[derive(Debug)]
 pub struct HostRegistry {
     timeout: Duration,
     hosts: Mutex<HashMap<HostId, HostEntry>>,
+    pulse: Mutex<Option<Pulse>>,
 }
 
 impl HostRegistry {
     /// An empty registry; an agent is silent after `timeout`.
     #[must_use]
     pub fn new(timeout: Duration) -> Self {
-        Self { timeout, hosts: Mutex::default() }
+        Self { timeout, hosts: Mutex::default(), pulse: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<HostId, HostEntry>> {
         // Every critical section leaves the map whole, so a panic elsewhere does not spoil it.
         self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says that this process runs. Once this has begun, it must be said every second.
+    pub(crate) fn pulse(&self) {
+        let now = Instant::now();
+        let mut pulse = self.pulse.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = pulse.filter(|p| now.duration_since(p.last) <= FROZEN).map_or(now, |p| p.since);
+        *pulse = Some(Pulse { last: now, since });
+    }
+
+    fn silence_of(&self, entry: &Entry) -> Duration {
+        Pulse::silence(*self.pulse.lock().unwrap_or_else(PoisonError::into_inner), entry.seen)
     }
 
     /// Takes over what the database remembers of a host, at start.
@@ -151,7 +185,7 @@ impl HostRegistry {
     #[must_use]
     pub fn silence(&self, host: HostId, role: AgentRole) -> Option<Duration> {
         let hosts = self.lock();
-        let silence = hosts.get(&host)?.agents.get(&role)?.seen.elapsed();
+        let silence = self.silence_of(hosts.get(&host)?.agents.get(&role)?);
         (silence > self.timeout).then_some(silence)
     }
 
@@ -175,7 +209,7 @@ impl HostRegistry {
         for role in AgentRole::ALL {
             match entry.agents.get(&role) {
                 None => wrong.push(format!("the {}-agent has not registered", role.as_str())),
-                Some(a) if a.seen.elapsed() > self.timeout => {
+                Some(a) if self.silence_of(a) > self.timeout => {
                     wrong.push(format!(
                         "the {}-agent has been silent for {} s",
                         role.as_str(),
@@ -205,7 +239,7 @@ impl HostRegistry {
         let Some(entry) = hosts.get(&host) else { return Vec::new() };
         let health = |(role, a): (&AgentRole, &Entry)| AgentHealth {
             role: *role,
-            reachable: a.seen.elapsed() <= self.timeout,
+            reachable: self.silence_of(a) <= self.timeout,
             version: a.version.clone(),
             last_heartbeat_at: a.seen_at,
             backend_error: a.backend_error.clone(),
@@ -258,6 +292,25 @@ mod tests {
             !registry.heartbeat(host, AgentRole::Compute, SessionId::random(), ""),
             "another session must register"
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_process_that_stood_still_blames_nobody() {
+        let registry = HostRegistry::new(Duration::from_secs(10));
+        let host = HostId::random();
+        for role in AgentRole::ALL {
+            registry.registered(host, "h1", role, agent(), "0.1.0");
+        }
+        registry.pulse();
+        tokio::time::advance(Duration::from_secs(60)).await;
+        assert!(registry.is_up(host), "before it notices that it stood still");
+        registry.pulse();
+        assert!(registry.is_up(host), "and after");
+        for _ in 0..11 {
+            tokio::time::advance(Duration::from_secs(1)).await;
+            registry.pulse();
+        }
+        assert!(!registry.is_up(host) && registry.silence(host, AgentRole::Compute).is_some());
     }
 
     #[tokio::test(start_paused = true)]

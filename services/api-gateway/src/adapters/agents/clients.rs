@@ -25,8 +25,8 @@ use super::status::{backend_error, unreachable};
 
 /// Calls under way at once to the agents of one host.
 const PER_HOST: usize = 16;
-/// How long a call may take, beside sending an image.
-pub(super) const DEADLINE: Duration = Duration::from_secs(30);
+/// How long a call may take, beside sending an image. What takes longer on the host goes on there, and is found when the call is made again.
+pub(super) const DEADLINE: Duration = Duration::from_secs(15);
 
 /// The agents of every host.
 pub struct Agents {

@@ -7,8 +7,8 @@ use cloud_domain::InstanceStatus;
 
 use super::{Context, Failure, Outcome, become_status, event, same, target};
 use crate::{
-    model::{AgentRole, Desired, Instance, Port, Timestamp, Volume, VolumeStatus},
-    ports::{Query, Store, Tx, WorkItem, WorkKind},
+    model::{AgentRole, Desired, Image, Instance, Port, Timestamp, Volume, VolumeStatus},
+    ports::{Query, Store, StoreError, Tx, WorkItem, WorkKind},
     reconcile::network,
 };
 
@@ -80,6 +80,7 @@ async fn release<S: Store>(
         if volume.root {
             volume.status = VolumeStatus::Deleted;
             volume.meta.deleted_at = Some(now);
+            evict(&mut tx, &volume).await?;
         } else {
             if volume.status == VolumeStatus::Creating {
                 volume.host = None;
@@ -100,4 +101,14 @@ async fn release<S: Store>(
     tx.update(&mut row).await?;
     tx.commit().await?;
     Ok(Outcome::Done)
+}
+
+/// Where the image of a root disk that is gone was deleted before, its copy on the host may go now.
+async fn evict<T: Tx>(tx: &mut T, volume: &Volume) -> Result<(), StoreError> {
+    let Some(id) = volume.image else { return Ok(()) };
+    let image: Option<Image> = tx.get(*id.as_uuid()).await?;
+    match image.filter(|i| i.meta.deleted_at.is_some()) {
+        Some(image) => tx.enqueue(WorkKind::Image, image.meta.id).await,
+        None => Ok(()),
+    }
 }
