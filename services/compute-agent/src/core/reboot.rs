@@ -7,12 +7,17 @@
 use std::time::{Duration, SystemTime};
 
 use cloud_domain::InstanceId;
-use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::{
+    sync::broadcast::{self, error::RecvError},
+    time::Instant,
+};
 
 use super::{Compute, ComputeError, Found, Guest, HypervisorError, HypervisorEvent, PendingReboot, Tag};
 
 /// Between two attempts to write down what happened, while the hypervisor does not answer.
 const RETRY: Duration = Duration::from_secs(1);
+/// One reboot is told more than once, and late. It is written down when no more of it can come, or the next reboot would be taken for done.
+const SETTLE: Duration = Duration::from_millis(500);
 
 impl Compute {
     /// Asks a running guest to start over, unless that is under way.
@@ -92,6 +97,10 @@ impl Compute {
             hypervisor.reset(id).await?;
             state.rebooted = true;
         }
+        let settled = *state.settled.get_or_insert_with(|| Instant::now() + SETTLE);
+        if Instant::now() < settled {
+            return Ok(Step::Wait(settled - Instant::now(), state));
+        }
         let done = Tag { reboot: None, boot_generation: pending.to, ..guest.tag };
         match hypervisor.write_tag(&done).await {
             Ok(()) => Ok(Step::Finished),
@@ -106,6 +115,8 @@ impl Compute {
 #[derive(Debug, Default, Clone, Copy)]
 struct Progress {
     rebooted: bool,
+    /// When this reboot can no longer be taken for the next one.
+    settled: Option<Instant>,
 }
 
 enum Step {

@@ -170,19 +170,10 @@ impl Shared {
         }
     }
 
-    /// Why the connection is no good any more; `None` while it is.
-    async fn fault(&self, connect: &Connect) -> Option<String> {
-        let connect = connect.clone();
-        let answer = self.blocking(CHECK_LIMIT, move || {
-            // The first alone does not ask the daemon, the second does.
-            Ok(connect.is_alive()? && connect.lib_version().is_ok())
-        });
-        match answer.await {
-            Some(Ok(true)) => None,
-            Some(Ok(false)) => Some("libvirt closed the connection".into()),
-            Some(Err(error)) => Some(error.message().trim().to_owned()),
-            None => Some(format!("libvirt did not answer within {} s", CHECK_LIMIT.as_secs())),
-        }
+    fn set(&self, live: Live, event: HypervisorEvent) {
+        *self.live() = live;
+        // Nobody listening is fine.
+        let _ = self.events.send(event);
     }
 }
 
@@ -192,14 +183,12 @@ async fn supervise(shared: Arc<Shared>) {
         match shared.open().await {
             Ok((connect, subscription)) => {
                 pause = RETRY.0;
-                *shared.live() = Live::Up(connect.clone());
                 tracing::info!(uri = shared.uri, "connected to libvirt");
-                let _ = shared.events.send(HypervisorEvent::Connected);
+                shared.set(Live::Up(connect.clone()), HypervisorEvent::Connected);
                 let fault = watch_over(&shared, &connect).await;
                 tracing::warn!(uri = shared.uri, fault, "the connection to libvirt is lost");
-                *shared.live() = Live::Down(fault);
-                let _ = shared.events.send(HypervisorEvent::Lost);
-                // Freeing may block on a daemon that hangs: nobody waits for it.
+                shared.set(Live::Down(fault), HypervisorEvent::Lost);
+                // Freeing may block: nobody waits for it.
                 drop(tokio::task::spawn_blocking(move || {
                     events::unsubscribe(&connect, &subscription);
                     drop(connect);
@@ -215,12 +204,38 @@ async fn supervise(shared: Arc<Shared>) {
     }
 }
 
+/// Until the connection has ended, and why.
+///
+/// A daemon that does not answer is down, but the connection is kept: another one would not be answered either, and calls that hang in this one
+/// would keep it open beside the new one. Either the daemon answers again, or the keepalive ends the connection.
 async fn watch_over(shared: &Shared, connect: &Connect) -> String {
     loop {
         // Either way the connection is checked; the notification only makes it soon.
         let _ = timeout(CHECK_EVERY, shared.suspect.notified()).await;
-        if let Some(fault) = shared.fault(connect).await {
-            return fault;
+        let checked = connect.clone();
+        let mut check = tokio::task::spawn_blocking(move || {
+            // The first alone does not ask the daemon, the second does.
+            Ok::<_, Error>(checked.is_alive()? && checked.lib_version().is_ok())
+        });
+        let answer = match timeout(CHECK_LIMIT, &mut check).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                let reason = format!("libvirt did not answer within {} s", CHECK_LIMIT.as_secs());
+                tracing::warn!(uri = shared.uri, reason, "libvirt hangs");
+                shared.set(Live::Down(reason), HypervisorEvent::Lost);
+                let answer = check.await;
+                if matches!(answer, Ok(Ok(true))) {
+                    tracing::info!(uri = shared.uri, "libvirt answers again");
+                    shared.set(Live::Up(connect.clone()), HypervisorEvent::Connected);
+                }
+                answer
+            }
+        };
+        match answer {
+            Ok(Ok(true)) => {}
+            Ok(Ok(false)) => return "libvirt closed the connection".into(),
+            Ok(Err(error)) => return error.message().trim().to_owned(),
+            Err(error) => return format!("the check of the connection failed: {error}"),
         }
     }
 }

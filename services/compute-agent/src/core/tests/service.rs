@@ -119,6 +119,13 @@ async fn a_guest_that_follows_reboots_without_a_reset() {
     until("the reboot is written down", || fake.tagged(spec.id).unwrap().tag.boot_generation == 2).await;
     assert_eq!(fake.tagged(spec.id).unwrap().tag.reboot, None);
     assert_eq!(fake.steps(), ["tag", "reboot", "tag"], "asked once");
+
+    // What is still told of that reboot is not the next one.
+    spec.boot_generation = 3;
+    fake.events.send(HypervisorEvent::Rebooted(spec.id)).unwrap();
+    compute.ensure(cloud, spec.clone()).await.unwrap();
+    tokio::time::sleep(GRACE / 2).await;
+    assert_eq!(fake.tagged(spec.id).unwrap().tag.boot_generation, 2);
 }
 
 #[tokio::test(start_paused = true)]
