@@ -7,7 +7,7 @@ use axum::{
     middleware::Next,
     response::Response,
 };
-use cloud_core::{model::Caller, ports::Store, services::Services};
+use cloud_core::{model::Caller, ports::Store, services::IdentityService};
 use cloud_service_kit::{
     ServiceError,
     context::RequestContext,
@@ -27,7 +27,7 @@ const IDEMPOTENCY: &str = "idempotency-key";
 
 /// What authentication needs.
 #[derive(Clone)]
-pub(super) struct Auth<S>(pub(super) Services<S>);
+pub(super) struct Auth<S>(pub(super) IdentityService<S>);
 
 /// Lets a request through with its caller, or answers 401.
 pub(super) async fn authenticate<S: Store>(State(auth): State<Auth<S>>, mut request: Request, next: Next) -> Response {
@@ -47,7 +47,7 @@ pub(super) async fn authenticate<S: Store>(State(auth): State<Auth<S>>, mut requ
 
 /// The caller of a request.
 pub(super) async fn caller<S: Store>(
-    services: &Services<S>,
+    identity: &IdentityService<S>,
     headers: &HeaderMap,
     extensions: &Extensions,
 ) -> Result<Caller, Status> {
@@ -56,7 +56,7 @@ pub(super) async fn caller<S: Store>(
         None => "",
         Some(value) => value.to_str().map_err(|_| Status::from(ServiceError::invalid(PROJECT, "is not ASCII")))?,
     };
-    let found = services.identity.authenticate(secret, project).await;
+    let found = identity.authenticate(secret, project).await;
     let mut caller = found.map_err(handlers::status)?;
     caller.source = source(extensions);
     if let Some(context) = extensions.get::<RequestContext>() {

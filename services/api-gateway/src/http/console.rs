@@ -1,7 +1,10 @@
 //! The console of an instance in a browser: a page with a small terminal, and the WebSocket behind it. Both are opened by the token in the
 //! path alone, so the page sets nothing, loads nothing and tells no other site where it is.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -13,6 +16,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use cloud_core::{
     model::Timestamp,
@@ -22,6 +26,7 @@ use cloud_core::{
 use cloud_service_kit::server::Connection;
 use futures::{SinkExt, StreamExt, stream::SplitSink};
 use http::{HeaderValue, header};
+use sha2::{Digest, Sha256};
 use tokio::time::{Instant, interval, sleep, timeout};
 
 use super::rest_response;
@@ -81,16 +86,26 @@ fn unavailable(status: &tonic::Status) -> Response {
     response
 }
 
+/// What the page may do: run its own script, and open its own WebSocket.
+static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
+    let script = PAGE.split_once("<script>").and_then(|(_, rest)| rest.split_once("</script>")).map_or("", |(s, _)| s);
+    let hash = BASE64_STANDARD.encode(Sha256::digest(script));
+    let policy = format!(
+        "default-src 'none'; script-src 'sha256-{hash}'; style-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'; \
+         form-action 'none'; frame-ancestors 'none'"
+    );
+    HeaderValue::from_str(&policy).unwrap_or(HeaderValue::from_static("default-src 'none'"))
+});
+
 fn secure(mut response: Response) -> Response {
-    const POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; \
-                          base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_SECURITY_POLICY, POLICY.clone());
     for (name, value) in [
-        (header::CONTENT_SECURITY_POLICY, POLICY),
         (header::REFERRER_POLICY, "no-referrer"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::CACHE_CONTROL, "no-store"),
     ] {
-        response.headers_mut().insert(name, HeaderValue::from_static(value));
+        headers.insert(name, HeaderValue::from_static(value));
     }
     response
 }

@@ -15,7 +15,7 @@ use cloud_core::{
     CoreError,
     model::{Caller, Host, Role},
     ports::{Query, Store},
-    services::{HostRegistry, Services},
+    services::{HostRegistry, IdentityService},
 };
 use cloud_service_kit::{
     ServiceError,
@@ -43,7 +43,7 @@ pub struct Gauges {
 
 #[derive(Clone)]
 struct Scrape<S> {
-    services: Services<S>,
+    identity: IdentityService<S>,
     registry: Arc<HostRegistry>,
     store: S,
     metrics: Metrics,
@@ -52,13 +52,13 @@ struct Scrape<S> {
 }
 
 pub(super) fn router<S: Store>(
-    services: Services<S>,
+    identity: IdentityService<S>,
     registry: Arc<HostRegistry>,
     store: S,
     metrics: &Metrics,
 ) -> Result<Router, prometheus::Error> {
     let gauges = Gauges::register(metrics.registry())?;
-    let scrape = Scrape { services, registry, store, metrics: metrics.clone(), gauges, one_at_a_time: Arc::default() };
+    let scrape = Scrape { identity, registry, store, metrics: metrics.clone(), gauges, one_at_a_time: Arc::default() };
     Ok(Router::new().route("/metrics", get(answer::<S>)).with_state(scrape))
 }
 
@@ -95,7 +95,7 @@ impl Gauges {
 
 async fn answer<S: Store>(State(scrape): State<Scrape<S>>, request: Request) -> Response {
     if !local(&request) {
-        match auth::caller(&scrape.services, request.headers(), request.extensions()).await {
+        match auth::caller(&scrape.identity, request.headers(), request.extensions()).await {
             Ok(Caller { role: Role::Operator, .. }) => {}
             Ok(_) => {
                 let denied = ServiceError::permission_denied("only operators may read metrics");

@@ -99,14 +99,15 @@ impl<S: Store> PublicApi<S> {
     pub fn router(self) -> Result<Router, RouterError> {
         let (grpc, rest) = self.api();
         let images = Images::new(self.services.clone(), Arc::clone(&self.images));
-        let authenticate = middleware::from_fn_with_state(auth::Auth(self.services.clone()), auth::authenticate::<S>);
+        let authenticate =
+            middleware::from_fn_with_state(auth::Auth(self.services.identity.clone()), auth::authenticate::<S>);
         let grpc = grpc.layer(authenticate.clone()).layer(panic::grpc()).layer(GrpcWebLayer::new());
         let rest = rest.merge(upload::router(images)).layer(authenticate).layer(panic::rest());
         let open = service::add_reflection(Routes::default(), &SERVICES)?
             .add_service(self.readiness.grpc(SERVICES.map(str::to_owned).to_vec()));
         let open = open.into_axum_router().reset_fallback().layer(GrpcWebLayer::new());
         let console = console::router(self.services.clone(), self.consoles).layer(panic::rest());
-        let metrics = metrics::router(self.services, self.registry, self.store, &self.metrics)?;
+        let metrics = metrics::router(self.services.identity, self.registry, self.store, &self.metrics)?;
         let router =
             grpc.merge(rest).merge(open).merge(console).merge(metrics).merge(self.readiness.router()).merge(openapi());
         Ok(layers::apply(service::with_fallbacks(router), &self.metrics))

@@ -3,7 +3,7 @@
 use axum::http::Request;
 use serde_json::{Value, json};
 
-use super::fixture::{Answer, Cloud, KEY};
+use super::fixture::{Answer, Cloud, KEY, PANIC};
 
 #[track_caller]
 fn is(answer: &Answer, code: u16, status: &str, field: Option<&str>) {
@@ -129,4 +129,15 @@ async fn uploads_are_verified() {
     );
     let good = good.await;
     assert_eq!((good.status.as_u16(), &good.json["labels"]["os"]), (201, &json!("none")), "{}", good.json);
+}
+
+#[tokio::test]
+async fn a_panic_is_an_internal_error_that_says_nothing() {
+    let cloud = Cloud::with_image().await;
+    cloud.launch("web-01").await;
+    let answer = cloud.get(&format!("/instances/web-01/console-log?max_bytes={PANIC}")).await;
+    is(&answer, 500, "INTERNAL", None);
+    assert!(!answer.text.contains("secret detail"), "{}", answer.text);
+    assert!(answer.headers.contains_key("x-request-id"));
+    assert_eq!(cloud.get("/instances/web-01/console-log").await.status, 200, "it goes on");
 }

@@ -17,7 +17,7 @@ use prost::Message as _;
 use tokio_util::{sync::CancellationToken, sync::DropGuard, task::AbortOnDropHandle};
 use tonic::{Code, transport::Channel};
 
-use super::fixture::{Answer, Cloud, KEY};
+use super::fixture::{Answer, Cloud, KEY, PANIC};
 
 pub struct Served {
     pub address: Address,
@@ -131,8 +131,22 @@ async fn browsers_call_by_grpc_web() {
     assert!(answer.text.contains("web-01") && answer.text.contains("grpc-status:0"), "{}", answer.text);
     let nobody = framed(&cloud, path, "application/grpc-web+proto", &message, None).await;
     assert_eq!(nobody.headers["grpc-status"], "16", "{}", nobody.text);
-    let unknown = framed(&cloud, "/cloud.v1.NoService/Get", "application/grpc", &message, Some(KEY)).await;
-    assert_eq!(unknown.headers["grpc-status"], "12");
+}
+
+#[tokio::test]
+async fn what_is_not_on_this_port_is_unimplemented_and_a_panic_is_internal() {
+    let cloud = Cloud::with_image().await;
+    cloud.launch("web-01").await;
+    for path in
+        ["/cloud.v1.NoService/Get", "/cloud.v1.InstanceService/NoMethod", "/cloud.agent.v1.HostService/Register"]
+    {
+        let unknown = framed(&cloud, path, "application/grpc", b"", Some(KEY)).await;
+        assert_eq!((unknown.status.as_u16(), &unknown.headers["grpc-status"]), (200, &"12".parse().unwrap()), "{path}");
+    }
+    let message = v1::GetConsoleLogRequest { id: "web-01".into(), max_bytes: PANIC }.encode_to_vec();
+    let panic =
+        framed(&cloud, "/cloud.v1.InstanceService/GetConsoleLog", "application/grpc", &message, Some(KEY)).await;
+    assert_eq!(panic.headers["grpc-status"], "13", "{:?}", panic.headers);
 }
 
 #[tokio::test]
