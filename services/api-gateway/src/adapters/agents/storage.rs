@@ -30,9 +30,14 @@ use super::{
 /// Bytes in one message of an image.
 const CHUNK: usize = 512 * 1024;
 /// How long a transfer may stand still.
-const STALL: Duration = Duration::from_secs(60);
-/// How long the agent may take to verify what it has received.
-const VERIFY: Duration = Duration::from_secs(300);
+const STALL: Duration = Duration::from_secs(15);
+/// Bytes that the agent makes durable and verifies in a second, at the least.
+const PACE: u64 = 16 << 20;
+
+/// How long the agent may take once it has been sent everything: what was sent may still be on its way.
+fn settling(size_bytes: u64) -> Duration {
+    STALL + Duration::from_secs(size_bytes / PACE)
+}
 
 fn client(found: &Found) -> StorageServiceClient<AgentChannel> {
     StorageServiceClient::new(found.channel.clone())
@@ -59,6 +64,7 @@ impl StorageBackend for Agents {
             size_bytes: file.size_bytes,
             sha256: file.sha256.clone(),
         };
+        let size_bytes = file.size_bytes;
         let _place = self.place(host).await?;
         let (sender, receiver) = mpsc::channel(4);
         let mut message = Request::new(ReceiverStream::new(receiver));
@@ -71,7 +77,7 @@ impl StorageBackend for Agents {
             early = &mut answer => return early.map(|_| ()).map_err(|s| found.error(&s)),
             sent = &mut sending => sent?,
         }
-        match timeout_at(Instant::now() + VERIFY, answer).await {
+        match timeout_at(Instant::now() + settling(size_bytes), answer).await {
             Ok(done) => done.map(|_| ()).map_err(|s| found.error(&s)),
             Err(_) => Err(found.silent("did not say that it has the image")),
         }
