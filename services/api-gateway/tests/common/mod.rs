@@ -5,9 +5,14 @@ use std::{sync::Arc, time::Duration};
 use cloud_api_gateway::adapters::sql::SqlStore;
 use cloud_core::{
     CoreError,
-    model::{AgentRole, Caller, Host, HostCapacity, Image, ImageFormat, ImageSource, ImageStatus, Instance, Labels, Meta, Port, Visibility, Volume},
+    model::{
+        AgentRole, Caller, Host, HostCapacity, Image, ImageFormat, ImageSource, ImageStatus, Instance, Labels, Meta,
+        Port, Visibility, Volume,
+    },
     ports::{FetchError, ImageFile, ImageStore, Query, Store, StoreError, Tx, WorkKind},
-    services::{HostRegistry, Launch, NewSubnet, NewVolume, NewVpc, PageRequest, RegisterInput, Services, Settings, bootstrap},
+    services::{
+        HostRegistry, Launch, NewSubnet, NewVolume, NewVpc, PageRequest, RegisterInput, Services, Settings, bootstrap,
+    },
 };
 use cloud_domain::{HostId, ImageId, SessionId};
 
@@ -15,7 +20,13 @@ struct NoFiles;
 
 #[async_trait::async_trait]
 impl ImageStore for NoFiles {
-    async fn fetch(&self, _: ImageId, _: &ImageSource, _: Option<ImageFormat>, _: &str) -> Result<ImageFile, FetchError> {
+    async fn fetch(
+        &self,
+        _: ImageId,
+        _: &ImageSource,
+        _: Option<ImageFormat>,
+        _: &str,
+    ) -> Result<ImageFile, FetchError> {
         Err(FetchError::Refused("no files here".into()))
     }
 
@@ -223,7 +234,10 @@ async fn pages_are_stable(c: &Cloud) {
     }
     assert_eq!(seen, ["web-01", "narrow-0", "narrow-1", "narrow-2", "narrow-3", "narrow-4"]);
     page.token = "rubbish".into();
-    assert!(matches!(c.services.instances.list(&c.caller, &page).await, Err(CoreError::Invalid { field: "page_token", .. })));
+    assert!(matches!(
+        c.services.instances.list(&c.caller, &page).await,
+        Err(CoreError::Invalid { field: "page_token", .. })
+    ));
 }
 
 async fn names_come_free_with_deletion(c: &Cloud) {
@@ -245,8 +259,15 @@ async fn names_come_free_with_deletion(c: &Cloud) {
 async fn networks_are_checked(c: &Cloud) {
     let vpcs = &c.services.vpcs;
     let vpc = vpcs.create(&c.caller, NewVpc { name: "net".into(), ..NewVpc::default() }).await.unwrap();
-    let subnet = |name: &str, cidr: &str| NewSubnet { vpc: "net".into(), name: name.into(), cidr: cidr.into(), ..NewSubnet::default() };
-    for (cidr, part) in [("10.1.0.0/24", "not within"), ("10.0.0.128/25", "overlaps"), ("rubbish", "not an IPv4 network")] {
+    let subnet = |name: &str, cidr: &str| NewSubnet {
+        vpc: "net".into(),
+        name: name.into(),
+        cidr: cidr.into(),
+        ..NewSubnet::default()
+    };
+    for (cidr, part) in
+        [("10.1.0.0/24", "not within"), ("10.0.0.128/25", "overlaps"), ("rubbish", "not an IPv4 network")]
+    {
         let error = vpcs.create_subnet(&c.caller, subnet("second", cidr)).await.unwrap_err().to_string();
         assert!(error.contains(part), "{error}");
     }

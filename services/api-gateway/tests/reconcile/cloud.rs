@@ -1,4 +1,5 @@
 //! A gateway over a database of its own and one fake host, that can be killed and started again.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,7 +17,7 @@ use cloud_core::{
 use cloud_domain::{HostId, ImageId, InstanceStatus, SessionId};
 use rand::Rng;
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::host::{FakeHost, State};
 
@@ -33,6 +34,7 @@ pub struct Gateway {
 
 pub struct Cloud {
     dir: tempfile::TempDir,
+    postgres: Option<String>,
     pub host: Arc<FakeHost>,
     pub host_id: HostId,
     pub settings: Settings,
@@ -53,6 +55,11 @@ impl Cloud {
     }
 
     pub async fn with(settings: Settings) -> Self {
+        Self::on(None, settings).await
+    }
+
+    /// On a PostgreSQL database, or on a SQLite file.
+    pub async fn on(postgres: Option<String>, settings: Settings) -> Self {
         let settings = Settings {
             stop_wait: Duration::from_millis(1),
             stop_grace: Duration::from_millis(300),
@@ -61,7 +68,8 @@ impl Cloud {
         };
         let dir = tempfile::tempdir().unwrap();
         let host = FakeHost::new();
-        let mut cloud = Self { dir, host, host_id: HostId::random(), settings, gateway: None, kills: 0, murders: 0 };
+        let mut cloud =
+            Self { dir, postgres, host, host_id: HostId::random(), settings, gateway: None, kills: 0, murders: 0 };
         cloud.start().await;
         let image = Image {
             meta: Meta::new(*ImageId::random().as_uuid(), cloud.caller().project, "default", "tiny", Labels::new()),
@@ -81,7 +89,8 @@ impl Cloud {
     }
 
     async fn open(&self) -> SqlStore {
-        let url = format!("sqlite:{}", self.dir.path().join("gateway.db").display());
+        let file = || format!("sqlite:{}", self.dir.path().join("gateway.db").display());
+        let url = self.postgres.clone().unwrap_or_else(file);
         let opened = async {
             loop {
                 match SqlStore::open(&url).await {
@@ -117,12 +126,25 @@ impl Cloud {
             };
             services.hosts.register(input).await.unwrap();
         }
+        let workers = self.work(&store, registry);
+        self.gateway = Some(Gateway { store, services, caller, workers, sessions });
+    }
+
+    fn work(&self, store: &SqlStore, registry: Arc<HostRegistry>) -> JoinHandle<()> {
         let host = &self.host;
         let backends =
             Backends { compute: host.clone(), storage: host.clone(), network: host.clone(), images: host.clone() };
         let workers = Workers::new(store.clone(), registry, backends, self.settings.clone());
-        let workers = tokio::spawn(workers.run(CancellationToken::new()));
-        self.gateway = Some(Gateway { store, services, caller, workers, sessions });
+        tokio::spawn(workers.run(CancellationToken::new()))
+    }
+
+    /// Another gateway on the same database.
+    pub async fn another(&self) -> (Services<SqlStore>, AbortOnDropHandle<()>) {
+        let store = self.open().await;
+        let registry = Arc::new(HostRegistry::new(self.settings.heartbeat_timeout));
+        let services = Services::new(store.clone(), Arc::clone(&registry), self.host.clone(), self.settings.clone());
+        services.hosts.load().await.unwrap();
+        (services, AbortOnDropHandle::new(self.work(&store, registry)))
     }
 
     /// The gateway is gone between two instructions.

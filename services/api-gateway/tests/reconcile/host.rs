@@ -1,5 +1,6 @@
 //! A host in memory behind the core's backend ports. It keeps the agents' contract (ensure, fence, refuse), can fail or fall silent at any
 //! call, before or after the call took effect, and writes down what must never happen.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},

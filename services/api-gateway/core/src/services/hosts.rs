@@ -148,9 +148,11 @@ impl<S: Store> HostService<S> {
                 tx.enqueue(WorkKind::Vpc, *vpc.as_uuid()).await?;
             }
         }
-        tx.commit().await?;
+        // Before the work can be seen: it must find this run of the agent, or it would take what the last one was told for known. Where the
+        // commit fails, the agent registers again.
         let reference = AgentRef { endpoint: input.endpoint, session: input.session };
         self.registry.registered(input.host, &input.host_name, input.role, reference, &input.version);
+        tx.commit().await?;
         self.registry.offers(input.host, input.role, &offered);
         Ok((self.store.identity().0, self.settings.heartbeat_interval))
     }
