@@ -218,6 +218,10 @@ impl Pool {
 }
 
 /// Keeps other agents out. One that is about to end finishes its work first.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "runs on a thread for blocking work, and flock(2) has no deadline of its own"
+)]
 fn lock(directory: &Path, marker: &Path, handover: Duration) -> Result<File, PoolError> {
     let file = File::open(marker).map_err(at(marker))?;
     let deadline = Instant::now() + handover;
