@@ -48,6 +48,32 @@ fn capacity() -> HostCapacity {
     HostCapacity { vcpus: 4, memory_mib: 512 + 20 * 128, ..HostCapacity::default() }
 }
 
+/// The three agents of a host register.
+pub async fn register(
+    services: &Services<SqlStore>,
+    host: HostId,
+    name: &str,
+    capacity: HostCapacity,
+) -> Vec<(AgentRole, SessionId)> {
+    let mut sessions = Vec::new();
+    for role in AgentRole::ALL {
+        let session = SessionId::random();
+        sessions.push((role, session));
+        let input = RegisterInput {
+            host,
+            host_name: name.into(),
+            role,
+            session,
+            endpoint: "unix:/nowhere".into(),
+            version: "0.1.0".into(),
+            boot_id: "boot".into(),
+            capacity: capacity.clone(),
+        };
+        services.hosts.register(input).await.unwrap();
+    }
+    sessions
+}
+
 impl Cloud {
     pub async fn new() -> Self {
         // Nobody sends heartbeats here.
@@ -110,22 +136,7 @@ impl Cloud {
         bootstrap(&store, "secret").await.unwrap();
         services.hosts.load().await.unwrap();
         let caller = services.identity.authenticate("secret", "").await.unwrap();
-        let mut sessions = Vec::new();
-        for role in AgentRole::ALL {
-            let session = SessionId::random();
-            sessions.push((role, session));
-            let input = RegisterInput {
-                host: self.host_id,
-                host_name: "h1".into(),
-                role,
-                session,
-                endpoint: "unix:/nowhere".into(),
-                version: "0.1.0".into(),
-                boot_id: "boot".into(),
-                capacity: capacity(),
-            };
-            services.hosts.register(input).await.unwrap();
-        }
+        let sessions = register(&services, self.host_id, "h1", capacity()).await;
         let workers = self.work(&store, registry);
         self.gateway = Some(Gateway { store, services, caller, workers, sessions });
     }

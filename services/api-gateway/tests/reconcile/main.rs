@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use cloud_core::{
     CoreError,
-    model::{Desired, Volume, VolumeStatus},
+    model::{Desired, HostCapacity, Volume, VolumeStatus},
     ports::{GuestPower, GuestReason, Store},
     services::{Launch, NewVolume, Settings},
 };
-use cloud_domain::{Incarnation, InstanceStatus};
+use cloud_domain::{HostId, Incarnation, InstanceStatus};
 use futures::StreamExt;
 
 use cloud::Cloud;
@@ -275,4 +275,17 @@ async fn a_deleted_image_leaves_its_host_with_the_last_disk_made_from_it() {
     assert_eq!(cloud.host.state().images.len(), 1, "a disk stands on it");
     cloud.services().instances.delete(cloud.caller(), "web-01", "").await.unwrap();
     cloud.until("the image is gone", |state| state.images.is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hosts_that_are_away_do_not_hide_the_one_that_is_not() {
+    let cloud = Cloud::with(Settings { heartbeat_timeout: Duration::from_secs(2), ..Settings::default() }).await;
+    let large = HostCapacity { vcpus: 64, memory_mib: 1 << 20, ..HostCapacity::default() };
+    for number in 0..80 {
+        cloud::register(cloud.services(), HostId::random(), &format!("away-{number}"), large.clone()).await;
+    }
+    tokio::time::sleep(Duration::from_millis(2100)).await;
+    cloud.heartbeat().await;
+    let made = cloud.launch("web-01", &[]).await;
+    assert_eq!(made.host_name, "h1");
 }

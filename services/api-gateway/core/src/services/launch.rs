@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::{
     HostRegistry, Settings,
-    lookup::{event, insert, labels, live, missing, name},
+    lookup::{event, insert, labels, live, name},
 };
 use crate::{
     CoreError, Kind,
@@ -41,8 +41,8 @@ pub struct Launch {
     pub root_disk_gib: u32,
 }
 
-/// How many hosts with room are looked at before a launch gives up.
-const CANDIDATES: u32 = 64;
+/// How many hosts with room are looked at before a launch gives up: all, since those that are away may be the emptiest.
+const CANDIDATES: u32 = 100_000;
 
 pub(super) async fn launch<S: Store>(
     store: &S,
@@ -290,16 +290,16 @@ async fn place<T: Tx>(
         );
         return Err(CoreError::precondition("VOLUMES_ON_DIFFERENT_HOSTS", message));
     }
-    let names = registry.hosts();
-    for host in tx.hosts_with_room(kind.vcpus, kind.memory_mib, CANDIDATES).await? {
-        if !registry.is_up(host) || pinned.is_some_and(|(h, _)| h != host) {
-            continue;
-        }
-        if tx.claim_capacity(host, kind.vcpus, kind.memory_mib).await? {
-            let name = names.iter().find(|(id, _)| *id == host).map(|(_, n)| n.clone());
-            return Ok((host, name.ok_or_else(|| missing(Kind::Host, host))?));
+    let candidates = match pinned {
+        Some((host, _)) => vec![host],
+        None => tx.hosts_with_room(kind.vcpus, kind.memory_mib, CANDIDATES).await?,
+    };
+    for host in candidates {
+        if registry.is_up(host) && tx.claim_capacity(host, kind.vcpus, kind.memory_mib).await? {
+            return Ok((host, registry.name(host)));
         }
     }
+    let names = registry.hosts();
     Err(no_host(registry, &names, kind, pinned.map(|(h, _)| h)))
 }
 

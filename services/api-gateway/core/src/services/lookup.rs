@@ -4,7 +4,7 @@ use cloud_domain::ProjectId;
 use uuid::Uuid;
 
 use crate::{
-    CoreError, Kind,
+    CoreError,
     model::{Caller, NewEvent, Resource},
     ports::{Store, StoreError, Tx},
 };
@@ -106,9 +106,4 @@ pub(super) fn member(caller: &Caller) -> Result<(), CoreError> {
         return Ok(());
     }
     Err(CoreError::Denied("this key may only read".to_owned()))
-}
-
-/// A missing row that another row says exists: a fault of ours.
-pub(super) fn missing(kind: Kind, id: impl std::fmt::Display) -> CoreError {
-    CoreError::Internal(format!("the {kind} {id} has no row").into())
 }
