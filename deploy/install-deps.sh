@@ -3,6 +3,7 @@
 #
 #   deploy/install-deps.sh            installs (asks sudo when not root)
 #   deploy/install-deps.sh --check    names what is missing, and fails if something is
+#   deploy/install-deps.sh --tests    installs what the tests need, too
 #
 # Where QEMU or libvirt of this machine come from backports, theirs are installed from there too, since apt refuses to
 # mix. No configuration file of QEMU, libvirt or Open vSwitch is touched.
@@ -28,6 +29,7 @@ check_distribution() {
 }
 
 check_distribution
+if [[ ${1:-} == --tests ]]; then other_packages+=("${test_packages[@]}"); fi
 mapfile -t wanted < <(missing "${virtualization_packages[@]}" "${other_packages[@]}")
 if [[ ${1:-} == --check ]]; then
     ((${#wanted[@]} == 0)) || die "not installed: ${wanted[*]}"

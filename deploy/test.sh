@@ -137,7 +137,7 @@ summary() {
 
 started=$(now_ms)
 # Nothing can be tested without these two.
-stage deps "$here/install-deps.sh" || { summary; exit 1; }
+stage deps "$here/install-deps.sh" --tests || { summary; exit 1; }
 stage build build || { summary; exit 1; }
 stage fmt "$here/lint.sh" fmt || true
 stage scripts "$here/lint.sh" scripts || true
