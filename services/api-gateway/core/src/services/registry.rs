@@ -219,6 +219,10 @@ impl HostRegistry {
                 Some(a) if !a.backend_error.is_empty() => {
                     wrong.push(format!("the {}-agent's backend does not work: {}", role.as_str(), a.backend_error));
                 }
+                // Its hypervisor is being looked at: until then there is nothing to promise.
+                Some(_) if role == AgentRole::Compute && entry.capacity.vcpus == 0 => {
+                    wrong.push("the compute-agent has not said yet what the host has".to_owned());
+                }
                 Some(_) => {}
             }
         }
@@ -266,6 +270,11 @@ impl HostRegistry {
 mod tests {
     use super::*;
 
+    fn offer(registry: &HostRegistry, host: HostId) {
+        let capacity = HostCapacity { vcpus: 2, ..HostCapacity::default() };
+        registry.offers(host, AgentRole::Compute, &capacity);
+    }
+
     fn agent() -> AgentRef {
         AgentRef { endpoint: "unix:/x".into(), session: SessionId::random() }
     }
@@ -278,6 +287,7 @@ mod tests {
         for (role, a) in &agents[..2] {
             registry.registered(host, "h1", *role, a.clone(), "0.1.0");
         }
+        offer(&registry, host);
         assert_eq!(registry.state(host).1, "the network-agent has not registered");
         registry.registered(host, "h1", AgentRole::Network, agents[2].1.clone(), "0.1.0");
         assert!(registry.is_up(host));
@@ -301,6 +311,7 @@ mod tests {
         for role in AgentRole::ALL {
             registry.registered(host, "h1", role, agent(), "0.1.0");
         }
+        offer(&registry, host);
         registry.pulse();
         tokio::time::advance(Duration::from_secs(60)).await;
         assert!(registry.is_up(host), "before it notices that it stood still");
