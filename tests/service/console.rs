@@ -28,7 +28,7 @@ async fn the_log_is_what_the_guest_wrote() -> anyhow::Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_console_url_opens_without_a_key_until_it_expires() -> anyhow::Result<()> {
-    let args = vec!["--console-ttl-seconds=2".to_owned()];
+    let args = vec!["--console-ttl=2".to_owned()];
     let cloud = TestCloud::with(Setup { args, ..Setup::default() }).await?;
     cloud.running("web-01").await?;
     let console = cloud.rest.get("/instances/web-01/console").await?.expect(200)?;

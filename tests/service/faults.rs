@@ -98,7 +98,7 @@ async fn many_faults_at_once_converge() -> anyhow::Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_provisioned_is_an_error_with_a_reason_and_nothing_left() -> anyhow::Result<()> {
-    let args = vec!["--start-timeout-seconds=2".to_owned()];
+    let args = vec!["--start-timeout=2".to_owned()];
     let cloud = TestCloud::with(Setup { args, ..Setup::default() }).await?;
     cloud.host().faults().inject(Rule::on(Method::EnsureInstance, Effect::FailBefore(Code::Internal)));
     cloud.launch("web-01").await?;

@@ -10,7 +10,7 @@ use crate::support::{refused, text};
 
 fn impatient() -> Setup {
     Setup {
-        args: vec!["--heartbeat-timeout-seconds=2".into(), "--heartbeat-interval-ms=200".into()],
+        args: vec!["--heartbeat-timeout-ms=2000".into(), "--heartbeat-interval-ms=200".into()],
         ..Setup::default()
     }
 }

@@ -23,7 +23,8 @@ fn qcow2(virtual_size: u64, change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     put(4, &3_u32.to_be_bytes());
     put(20, &16_u32.to_be_bytes());
     put(24, &virtual_size.to_be_bytes());
-    put(36, &1_u32.to_be_bytes());
+    // One L1 entry covers the 2^13 entries of an L2 table, each a cluster of 2^16 bytes.
+    put(36, &u32::try_from(virtual_size.div_ceil(1 << 29)).unwrap().to_be_bytes());
     put(40, &cluster_at(3));
     put(48, &cluster_at(1));
     put(56, &1_u32.to_be_bytes());
@@ -108,7 +109,7 @@ async fn dangerous_and_broken_files_are_refused() -> anyhow::Result<()> {
     let wrong = "0".repeat(64);
     for (query, bytes, word) in [
         ("name=bad".to_owned(), backing, "backing"),
-        ("name=bad".to_owned(), data_file, "data file"),
+        ("name=bad".to_owned(), data_file, "another file"),
         ("name=bad".to_owned(), huge, ""),
         ("name=bad".to_owned(), short, ""),
         ("name=bad".to_owned(), Vec::new(), ""),
@@ -213,7 +214,7 @@ async fn an_allowed_url_is_fetched_through_redirects() -> anyhow::Result<()> {
     let bytes = qcow2(1 << 30, |_| ());
     let sha256 = hex::encode(Sha256::digest(&bytes));
     let base = format!("http://{}", web(bytes).await?);
-    let args = vec!["--allow-private-imports".to_owned()];
+    let args = vec!["--import-allow-private".to_owned()];
     let cloud = TestCloud::with(Setup { args, ..Setup::default() }).await?;
     let image = import(&cloud, &json!({"name": "disk", "url": format!("{base}/moved"), "sha256": sha256})).await?;
     assert_eq!(image["status"], "READY", "{image}");

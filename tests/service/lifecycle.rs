@@ -39,7 +39,7 @@ async fn stop_without_a_body_is_what_curl_sends() -> anyhow::Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deaf_guest_is_powered_off_after_the_grace() -> anyhow::Result<()> {
-    let args = vec!["--stop-grace-seconds=1".to_owned()];
+    let args = vec!["--stop-grace=1".to_owned()];
     let cloud = TestCloud::with(Setup { guest_shutdown: None, args, ..Setup::default() }).await?;
     cloud.running("web-01").await?;
     let begun = Instant::now();
