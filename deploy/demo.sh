@@ -111,7 +111,7 @@ more_rounds() { (($(rounds_of "$1") >= $2)); }
 show_view() { echo "    $1 ($(instance "$1" | jq -r '.ports[0].ip')) sees: $(seen_by "$1")"; }
 
 launch() {
-    cloud instance launch --image tiny --name "$1" --vpc "$2" --user-data "$here/demo-guest.sh" -o json |
+    cloud instance launch --image tiny --name "$1" --vpc "$2" --user-data "@$here/demo-guest.sh" -o json |
         jq -r '"    \(.name) \(.status) \(.ports[0].ip // "") \(.id)"'
 }
 

@@ -193,12 +193,13 @@ stop_guests() {
     fi
 }
 
-# our_ports: names of switch ports that carry this cloud's id.
+# our_ports: names of the guests' switch ports of this cloud (the bridge and its DHCP port are the agent's own).
 our_ports() {
     local id
     id=$(our_cloud_id)
     [[ -n $id ]] || return 0
-    ovs-vsctl --timeout=10 --bare --columns=name find Interface "external_ids:cloud-id=$id"
+    ovs-vsctl --timeout=10 --bare --columns=name find Interface "external_ids:cloud-id=$id" 'external_ids:cloud-port-id!=none' |
+        sed '/^$/d'
 }
 
 bridge_exists() { ovs-vsctl --timeout=10 br-exists "$bridge"; }
