@@ -12,7 +12,9 @@ use cloud_core::{
     services::{HostRegistry, Services, Settings, bootstrap},
 };
 use cloud_service_kit::{
-    Address, error,
+    Address,
+    context::{self, RequestContext},
+    error,
     health::Readiness,
     layers,
     listen::{BindPolicy, ListenError, Listener},
@@ -20,8 +22,10 @@ use cloud_service_kit::{
     server::{self, ServeError, ServerOptions, TlsError},
     service,
 };
+use futures::{FutureExt as _, future::BoxFuture};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
+use tracing::Instrument as _;
 
 use crate::{
     adapters::{
@@ -191,7 +195,7 @@ impl Cloud {
         };
         let router = api.router()?;
         let backends = Backends { compute: agents.clone(), storage: agents.clone(), network: agents, images };
-        let workers = Workers::new(store.clone(), registry, backends, settings);
+        let workers = Workers::new(store.clone(), registry, backends, settings).traced(Arc::new(traced));
         let options = ServerOptions { tls, ..ServerOptions::default() };
         let (public, hosts, (), ()) = tokio::join!(
             server::serve(public, router, options, shutdown.clone()),
@@ -202,6 +206,13 @@ impl Cloud {
         public?;
         Ok(hosts?)
     }
+}
+
+/// Runs an attempt in the trace of the call that asked for it: its log lines and its calls to agents carry that trace's id.
+fn traced(trace: Option<&str>, attempt: BoxFuture<'static, ()>) -> BoxFuture<'static, ()> {
+    let context = RequestContext::resumed(trace, None);
+    let span = context.span("reconcile");
+    context::scope(context, attempt.instrument(span)).boxed()
 }
 
 /// What agents call.

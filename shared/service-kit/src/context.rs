@@ -161,9 +161,11 @@ impl RequestContext {
     /// work item; what is missing or malformed is new.
     #[must_use]
     pub fn resumed(traceparent: Option<&str>, request_id: Option<&str>) -> Self {
+        // Where spans are exported, `span` makes the child, whose parent must be a span that somebody exported.
+        let child = |parent: TraceContext| if crate::telemetry::exports() { parent } else { parent.child() };
         Self {
             request_id: request_id.and_then(RequestId::from_client).unwrap_or_else(RequestId::random),
-            trace: traceparent.and_then(TraceContext::parse).map_or_else(TraceContext::random, TraceContext::child),
+            trace: traceparent.and_then(TraceContext::parse).map_or_else(TraceContext::random, child),
             deadline: None,
         }
     }

@@ -97,9 +97,13 @@ impl<S: Store> Workers<S> {
             },
             Ok(items) => {
                 for item in items {
-                    let span = tracing::info_span!("attempt", kind = item.kind.as_str(), id = %item.id, attempt = item.attempts);
                     let trace = item.trace.clone();
-                    let attempt = attempt(Arc::clone(&self.context), item).instrument(span);
+                    let context = Arc::clone(&self.context);
+                    let attempt = async move {
+                        // Made when it begins: its parent is then the span of the trace that it is part of.
+                        let span = tracing::info_span!("attempt", kind = item.kind.as_str(), id = %item.id, attempt = item.attempts);
+                        attempt(context, item).instrument(span).await;
+                    };
                     tasks.spawn((self.traced)(trace.as_deref(), attempt.boxed()));
                 }
                 Duration::ZERO
