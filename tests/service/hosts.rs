@@ -9,10 +9,7 @@ use serde_json::json;
 use crate::support::{refused, text};
 
 fn impatient() -> Setup {
-    Setup {
-        args: vec!["--heartbeat-timeout-ms=2000".into(), "--heartbeat-interval-ms=200".into()],
-        ..Setup::default()
-    }
+    Setup { args: vec!["--heartbeat-timeout-ms=2000".into(), "--heartbeat-interval-ms=200".into()], ..Setup::default() }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,5 @@
-//! Service tests: the real gateway as a process, over REST and gRPC, with simulated hosts. They need nothing but cargo (and `cargo build --bins`).
+//! Service tests: the real gateway as a process, over REST and gRPC, with simulated hosts. They need cargo (after `cargo build --bins`)
+//! and `qemu-img`, with which the gateway probes images.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod access;
@@ -14,4 +15,5 @@ mod lifecycle;
 mod networks;
 mod support;
 mod surface;
+mod traces;
 mod volumes;

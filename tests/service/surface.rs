@@ -107,6 +107,29 @@ async fn what_is_not_built_says_so() -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_has_a_route_is_built() -> anyhow::Result<()> {
+    let cloud = TestCloud::start().await?;
+    let mut answers = Vec::new();
+    for (verb, path, method) in cloud_contracts::rest::ROUTES {
+        let parts = path.split('/').map(|part| if part.starts_with('{') { "nonesuch" } else { part });
+        let path = parts.collect::<Vec<_>>().join("/");
+        let verb = Method::from_bytes(verb.as_bytes())?;
+        let body = if verb == Method::POST { "{}" } else { "" };
+        let answer = cloud.rest.send(verb.clone(), &path, Some("application/json"), body).await?;
+        let said = format!("{verb} {path} ({method}): {} {}", answer.status, answer.text());
+        // Of its own kind: an empty body is refused or nothing has that name, and a list is there.
+        assert!(matches!(answer.status.as_u16(), 200 | 400 | 404), "{said}");
+        assert_ne!(answer.at("/error/status"), "UNIMPLEMENTED", "{said}");
+        answers.push((answer.status.as_u16(), said));
+    }
+    // A list without a parent answers; without this, a gateway that refuses everything would pass.
+    let lists = answers.iter().filter(|(_, said)| said.contains("Service/List") && !said.contains("nonesuch"));
+    let refused: Vec<_> = lists.clone().filter(|(status, _)| *status != 200).collect();
+    assert!(lists.count() >= 8 && refused.is_empty(), "{refused:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn metrics_show_what_an_operator_looks_at() -> anyhow::Result<()> {
     let cloud = TestCloud::start().await?;
     cloud.running("web-01").await?;

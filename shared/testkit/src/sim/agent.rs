@@ -73,7 +73,9 @@ impl Running {
         host.model().start_session(role, session.clone());
         let owned = serve::Owned::default();
         let agent = Agent { host: host.clone(), stop: owned.token() };
-        serve::unix(&owned, &host.socket(role), agent.routes(role).prepare())?;
+        let noting = host.clone();
+        let note = move |path: &str, headers: &http::HeaderMap| noting.note_trace(path, headers);
+        serve::unix(&owned, &host.socket(role), agent.routes(role).prepare(), note)?;
         owned.spawn(super::register::live(host.clone(), role, session));
         self.0.insert(role, owned);
         Ok(())

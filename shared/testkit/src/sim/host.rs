@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use http::HeaderMap;
 use tokio::sync::{Notify, watch};
 use tonic::transport::Channel;
 
@@ -25,6 +26,8 @@ pub(crate) struct Shared {
     pub(super) gateway: Option<Channel>,
     pub(super) model: Mutex<Model>,
     pub(super) calls: Mutex<BTreeMap<Method, u64>>,
+    /// The last `traceparent` of each method.
+    pub(super) traces: Mutex<BTreeMap<String, String>>,
     pub(super) settings: Mutex<Settings>,
     pub(super) partitioned: watch::Sender<bool>,
     pub(super) hurry: Notify,
@@ -60,6 +63,18 @@ impl Shared {
 
     pub fn count(&self, method: Method) {
         *self.calls().entry(method).or_default() += 1;
+    }
+
+    pub fn traces(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.traces.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes which trace a call belongs to. Its path ends with the method's name.
+    pub fn note_trace(&self, path: &str, headers: &HeaderMap) {
+        let trace = headers.get("traceparent").and_then(|t| t.to_str().ok());
+        if let (Some((_, method)), Some(trace)) = (path.rsplit_once('/'), trace) {
+            self.traces().insert(method.to_owned(), trace.to_owned());
+        }
     }
 
     pub fn guest_shutdown_time(&self) -> Option<Duration> {

@@ -129,6 +129,7 @@ impl SimHost {
             gateway: gateway.map(|e| e.connect_lazy()),
             model: Mutex::new(Model::new(config.name.clone(), config.capacity, config.cpu_overcommit)),
             calls: Mutex::default(),
+            traces: Mutex::default(),
             settings: Mutex::new(Settings {
                 guest_shutdown: config.guest_shutdown,
                 boot_id: uuid::Uuid::new_v4().to_string(),
@@ -196,6 +197,12 @@ impl SimHost {
     #[must_use]
     pub fn calls(&self, method: Method) -> u64 {
         self.shared.calls().get(&method).copied().unwrap_or_default()
+    }
+
+    /// The `traceparent` of the last call of a method that had one.
+    #[must_use]
+    pub fn traceparent(&self, method: Method) -> Option<String> {
+        self.shared.traces().get(method.as_str()).cloned()
     }
 
     /// What a correct gateway never brings about, in the order it happened.

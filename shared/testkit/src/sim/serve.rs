@@ -2,11 +2,13 @@
 
 use std::{fs, future::Future, io, path::Path};
 
-use hyper::rt::Executor;
+use http::{HeaderMap, Request};
+use hyper::{body::Incoming, rt::Executor};
 use hyper_util::{rt::TokioIo, server::conn::auto, service::TowerToHyperService};
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::service::Routes;
+use tower::util::MapRequest;
 
 /// Tasks that end when this is dropped.
 #[derive(Debug, Default)]
@@ -60,8 +62,8 @@ where
     }
 }
 
-/// Serves `routes` on a new socket at `path`.
-pub(crate) fn unix(owned: &Owned, path: &Path, routes: Routes) -> io::Result<()> {
+/// Serves `routes` on a new socket at `path`, and shows `note` the path and the headers of each call.
+pub(crate) fn unix(owned: &Owned, path: &Path, routes: Routes, note: impl Note) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -71,7 +73,7 @@ pub(crate) fn unix(owned: &Owned, path: &Path, routes: Routes) -> io::Result<()>
     owned.spawn(async move {
         loop {
             match listener.accept().await {
-                Ok((stream, _)) => tasks.spawn(connection(tasks.clone(), stream, routes.clone())),
+                Ok((stream, _)) => tasks.spawn(connection(tasks.clone(), stream, routes.clone(), note.clone())),
                 Err(error) => {
                     tracing::warn!(%error, "a simulated agent cannot accept");
                     tokio::task::yield_now().await;
@@ -82,9 +84,18 @@ pub(crate) fn unix(owned: &Owned, path: &Path, routes: Routes) -> io::Result<()>
     Ok(())
 }
 
-async fn connection(tasks: Tasks, stream: UnixStream, routes: Routes) {
+/// Sees the path and the headers of a call.
+pub(crate) trait Note: Fn(&str, &HeaderMap) + Clone + Send + 'static {}
+
+impl<F: Fn(&str, &HeaderMap) + Clone + Send + 'static> Note for F {}
+
+async fn connection(tasks: Tasks, stream: UnixStream, routes: Routes, note: impl Note) {
+    let noted = MapRequest::new(routes, move |request: Request<Incoming>| {
+        note(request.uri().path(), request.headers());
+        request
+    });
     let server = auto::Builder::new(tasks).http2_only();
-    let served = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes)).await;
+    let served = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(noted)).await;
     if let Err(error) = served {
         // The caller went away: a gateway that was killed, say.
         tracing::debug!(error, "a connection to a simulated agent ended");

@@ -58,7 +58,7 @@ struct Setup {
 fn setup() -> Setup {
     let (dir, gateway, server) = (tempfile::tempdir().unwrap(), Gateway::default(), serve::Owned::default());
     let socket = dir.path().join("host.sock");
-    serve::unix(&server, &socket, Routes::new(HostServiceServer::new(gateway.clone())).prepare()).unwrap();
+    serve::unix(&server, &socket, Routes::new(HostServiceServer::new(gateway.clone())).prepare(), |_, _| ()).unwrap();
     let address = format!("unix:{}", socket.display());
     let host = SimHost::start(SimHostConfig::new("h1", dir.path(), Some(address))).unwrap();
     Setup { gateway, host, _server: server, _dir: dir }
