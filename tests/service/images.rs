@@ -40,7 +40,9 @@ fn qcow2(virtual_size: u64, change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
 
 async fn upload(cloud: &TestCloud, query: &str, bytes: Vec<u8>) -> anyhow::Result<Answer> {
     let path = format!("/images:upload?{query}");
-    cloud.rest.send(Method::POST, &path, Some("application/octet-stream"), bytes).await
+    // On a connection of its own: one on which a body was refused unread is closed, and must not be taken for the next upload.
+    let rest = cloud.gateway.rest()?;
+    rest.send(Method::POST, &path, Some("application/octet-stream"), bytes).await
 }
 
 async fn import(cloud: &TestCloud, body: &Value) -> anyhow::Result<Value> {
