@@ -77,6 +77,12 @@ async fn a_browser_types_and_sees_until_the_guest_ends() {
     };
     assert_eq!(heard, Message::binary("root"));
     socket.send(Message::text("bye")).await.unwrap();
-    let Message::Close(Some(close)) = socket.next().await.unwrap().unwrap() else { panic!("not closed") };
+    let close = loop {
+        match socket.next().await.unwrap().unwrap() {
+            Message::Ping(_) => {}
+            Message::Close(Some(close)) => break close,
+            other => panic!("not closed: {other:?}"),
+        }
+    };
     assert_eq!((u16::from(close.code), close.reason.as_str()), (4000, "the guest has ended"));
 }
