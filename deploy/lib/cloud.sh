@@ -140,15 +140,8 @@ stop_daemons_of_cloud() {
     done
 }
 
-# our_cloud_id: the id that this cloud's objects on the host carry; the network-agent writes it on its bridge. Empty
-# if it never got so far.
-our_cloud_id() {
-    if [[ ! -s $state_dir/cloud-id ]]; then
-        ovs-vsctl --timeout=10 --if-exists get bridge "$bridge" external_ids:cloud-id 2> /dev/null | tr -d '"' > "$state_dir/cloud-id.new" || true
-        if [[ -s $state_dir/cloud-id.new ]]; then mv "$state_dir/cloud-id.new" "$state_dir/cloud-id"; else rm -f "$state_dir/cloud-id.new"; fi
-    fi
-    cat "$state_dir/cloud-id" 2> /dev/null || true
-}
+# our_cloud_id: the id that this cloud's objects on the host carry, as the gateway wrote it. Empty if it never got so far.
+our_cloud_id() { cat "$state_dir/cloud-id" 2> /dev/null || true; }
 
 # our_domains [VIRSH_LIST_OPTION...]: names of the guests that carry this cloud's id.
 our_domains() {
@@ -162,35 +155,13 @@ our_domains() {
     done
 }
 
-no_domain_runs() { [[ -z $(our_domains --state-running --state-paused) ]]; }
-
-# mark_host_stop DOMAIN: notes on the guest that its host stops it, so that the compute-agent takes it for one that a
-# power failure stopped (to be started again), not for one that its user shut down.
-mark_host_stop() {
-    local tag
-    tag=$(virsh -q -c qemu:///system metadata "$1" urn:thecloud:v1)
-    [[ $tag != *host-stop=* ]] || return 0
-    virsh -q -c qemu:///system metadata "$1" urn:thecloud:v1 --key cloud --live --config \
-        --set "$(sed '1,/<instance/ s/<instance /<instance host-stop="true" /' <<< "$tag")" > /dev/null
-}
-
-# stop_guests: asks all of them to shut down, and switches off those that have not within 30 s.
+# stop_guests: asks all of them to shut down, and switches off those that have not within 30 s. They count as taken down by
+# their host, so that they start again with the cloud.
 stop_guests() {
-    local name names
-    mapfile -t names < <(our_domains --state-running --state-paused)
-    ((${#names[@]} > 0)) || return 0
-    note "shutting down ${#names[@]} guest(s)"
-    for name in "${names[@]}"; do
-        mark_host_stop "$name"
-        virsh -q -c qemu:///system shutdown "$name" > /dev/null || true
-    done
-    if ! within 30 no_domain_runs; then
-        for name in $(our_domains --state-running --state-paused); do
-            note "$name did not shut down and is switched off"
-            virsh -q -c qemu:///system destroy "$name" > /dev/null || true
-        done
-        within 10 no_domain_runs || die "guests still run: $(our_domains --state-running --state-paused)"
-    fi
+    local id
+    id=$(our_cloud_id)
+    [[ -n $id ]] || return 0
+    "$bin_dir/cloud-compute-agent" --state-dir "$state_dir" guests stop --cloud-id "$id" --grace 30
 }
 
 # our_ports: names of the guests' switch ports of this cloud (the bridge and its DHCP port are the agent's own).
