@@ -123,6 +123,9 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// Begins a write transaction. Dropped without commit, it never was.
     fn begin(&self) -> impl Future<Output = Result<Self::Tx, StoreError>> + Send;
 
+    /// The same for work that nobody waits for: it lets callers' transactions go first.
+    fn begin_background(&self) -> impl Future<Output = Result<Self::Tx, StoreError>> + Send;
+
     /// The row with this id, deleted or not.
     fn get<R: Resource>(&self, id: Uuid) -> impl Future<Output = Result<Option<R>, StoreError>> + Send;
 

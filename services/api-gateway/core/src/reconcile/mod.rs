@@ -106,7 +106,7 @@ impl Failure {
 impl<S: Store> Context<S> {
     /// A transaction of the worker that holds this lease.
     async fn begin(&self, item: &WorkItem) -> Result<S::Tx, StoreError> {
-        let mut tx = self.store.begin().await?;
+        let mut tx = self.store.begin_background().await?;
         tx.guard(item).await?;
         Ok(tx)
     }

@@ -85,7 +85,7 @@ async fn wake<S: Store>(context: &Context<S>, ids: BTreeSet<InstanceId>) -> Resu
     if ids.is_empty() {
         return Ok(());
     }
-    let mut tx = context.store.begin().await?;
+    let mut tx = context.store.begin_background().await?;
     for id in ids {
         tx.wake(WorkKind::Instance, *id.as_uuid()).await?;
     }

@@ -54,8 +54,9 @@ pub(super) async fn launch<S: Store>(
     name(&request.name)?;
     labels(&request.labels)?;
     check_keys(&request.ssh_keys)?;
+    // A type never changes, so it is read before the one writer is taken.
+    let kind = instance_type(store, &request.instance_type).await?;
     let mut tx = store.begin().await?;
-    let kind = instance_type(&mut tx, &request.instance_type).await?;
     let image = visible_image(&mut tx, caller, &request.image).await?;
     let size = root_size(&request, &kind, &image)?;
     let vpc = vpc(&mut tx, caller, &request.vpc).await?;
@@ -169,12 +170,12 @@ fn check_keys(keys: &[String]) -> Result<(), CoreError> {
     Ok(())
 }
 
-async fn instance_type<T: Tx>(tx: &mut T, name: &str) -> Result<InstanceType, CoreError> {
+async fn instance_type<S: Store>(store: &S, name: &str) -> Result<InstanceType, CoreError> {
     let nobody = ProjectId::from(Uuid::nil());
     if !name.is_empty() {
-        return tx.find(nobody, name).await?.ok_or_else(|| CoreError::not_found(Kind::InstanceType, name));
+        return store.find(nobody, name).await?.ok_or_else(|| CoreError::not_found(Kind::InstanceType, name));
     }
-    let all: Vec<InstanceType> = tx.list(&Query::default()).await?;
+    let all: Vec<InstanceType> = store.list(&Query::default()).await?;
     all.into_iter()
         .find(|t| t.is_default)
         .ok_or_else(|| CoreError::invalid("instance_type", "there is no default type: name one"))

@@ -2,9 +2,10 @@
 
 use std::{fs::File, path::PathBuf, sync::Arc, time::Duration};
 
+use cloud_core::ports::StoreError;
 use cloud_domain::CloudId;
 use sqlx::{AnyPool, Executor, any::AnyPoolOptions};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::{dialect::Dialect, identity};
 
@@ -44,6 +45,9 @@ pub(super) struct Inner {
     pub(super) dialect: Dialect,
     pub(super) readers: AnyPool,
     pub(super) writers: AnyPool,
+    /// Places at the writers for work that nobody waits for: on SQLite one, so that a caller waits for at most one such
+    /// transaction, however many are due.
+    background: Arc<Semaphore>,
     pub(super) commits: watch::Sender<u64>,
     pub(super) cloud: CloudId,
     pub(super) epoch: u64,
@@ -78,7 +82,15 @@ impl SqlStore {
             sqlx::query(sql).bind(now.0).execute(&writers).await?;
         }
         let commits = watch::Sender::new(0);
-        Ok(Self { inner: Arc::new(Inner { dialect, readers, writers, commits, cloud, epoch, secret, _lock: lock }) })
+        let background = Arc::new(Semaphore::new(if dialect.is_sqlite() { 1 } else { READERS as usize / 2 }));
+        let inner = Inner { dialect, readers, writers, background, commits, cloud, epoch, secret, _lock: lock };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Waits for a place of background work at the writers.
+    pub(super) async fn background(&self) -> Result<OwnedSemaphorePermit, StoreError> {
+        let places = Arc::clone(&self.inner.background);
+        places.acquire_owned().await.map_err(|closed| StoreError::Fault(Box::new(closed)))
     }
 
     /// Whether the database answers.

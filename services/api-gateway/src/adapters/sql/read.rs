@@ -28,7 +28,12 @@ impl Store for SqlStore {
     type Tx = SqlTx;
 
     async fn begin(&self) -> Result<SqlTx, StoreError> {
-        SqlTx::begin(self).await
+        SqlTx::begin(self, None).await
+    }
+
+    async fn begin_background(&self) -> Result<SqlTx, StoreError> {
+        let place = self.background().await?;
+        SqlTx::begin(self, Some(place)).await
     }
 
     async fn get<R: Resource>(&self, id: Uuid) -> Result<Option<R>, StoreError> {

@@ -9,6 +9,7 @@ use cloud_core::{
 use cloud_domain::{Cidr, HostId, ProjectId, SubnetId, Vni, VpcId};
 use cloud_service_kit::context::current_trace;
 use sqlx::{Any, Row, Transaction};
+use tokio::sync::OwnedSemaphorePermit;
 use uuid::Uuid;
 
 use super::{SqlStore, error::fault, error::from_sqlx, rows};
@@ -22,13 +23,15 @@ pub struct SqlTx {
     inner: Transaction<'static, Any>,
     /// Stamped at the end: the revision's counter is what concurrent transactions wait for.
     events: Vec<NewEvent>,
+    /// Of background work: given back with the transaction's end.
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 impl SqlTx {
-    pub(super) async fn begin(store: &SqlStore) -> Result<Self, StoreError> {
+    pub(super) async fn begin(store: &SqlStore, place: Option<OwnedSemaphorePermit>) -> Result<Self, StoreError> {
         let begin = store.inner.dialect.begin();
         let inner = store.inner.writers.begin_with(begin).await.map_err(from_sqlx)?;
-        Ok(Self { store: store.clone(), inner, events: Vec::new() })
+        Ok(Self { store: store.clone(), inner, events: Vec::new(), _place: place })
     }
 
     async fn next(&mut self, counter: &'static str, by: i64) -> Result<i64, StoreError> {

@@ -23,6 +23,7 @@ pub(super) async fn claim(store: &SqlStore, limit: u32, lease: Duration) -> Resu
     if any.is_none() {
         return Ok(Vec::new());
     }
+    let _place = store.background().await?;
     let mut tx = store.inner.writers.begin_with(store.inner.dialect.begin()).await.map_err(from_sqlx)?;
     let select = format!(
         "SELECT kind, id, sequence, attempts, trace FROM work WHERE {FREE} ORDER BY due_at LIMIT $2{}",
@@ -63,6 +64,7 @@ pub(super) async fn claim(store: &SqlStore, limit: u32, lease: Duration) -> Resu
 }
 
 pub(super) async fn renew(store: &SqlStore, item: &WorkItem, lease: Duration) -> Result<(), StoreError> {
+    let _place = store.background().await?;
     let mut writer = store.inner.writers.acquire().await.map_err(from_sqlx)?;
     let until = store.inner.dialect.now(&mut writer).await.map_err(from_sqlx)?.plus(lease);
     let sql = "UPDATE work SET lease_until = $1 WHERE kind = $2 AND id = $3 AND lease_token = $4";
@@ -78,6 +80,7 @@ pub(super) async fn finish(
     again: Option<Duration>,
     error: Option<&str>,
 ) -> Result<(), StoreError> {
+    let _place = store.background().await?;
     let mut writer = store.inner.writers.acquire().await.map_err(from_sqlx)?;
     let now = store.inner.dialect.now(&mut writer).await.map_err(from_sqlx)?;
     // What was enqueued since the claim stays due: its sequence is another one. What was only woken (its attempts are still those of the
