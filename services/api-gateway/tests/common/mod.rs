@@ -1,5 +1,7 @@
 //! What both databases must do alike.
 
+mod changes;
+
 use std::{sync::Arc, time::Duration};
 
 use cloud_api_gateway::adapters::sql::SqlStore;
@@ -105,6 +107,7 @@ pub async fn all(store: SqlStore) {
     events_are_numbered_in_order(&c).await;
     keys_open_their_project_only(&c).await;
     a_stop_that_nobody_carries_out_ends_in_a_deadline(&c).await;
+    changes::all(&c).await;
 }
 
 async fn a_launch_claims_everything_or_nothing(c: &Cloud) {

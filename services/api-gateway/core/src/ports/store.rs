@@ -2,10 +2,10 @@
 
 use std::{future::Future, net::Ipv4Addr, time::Duration};
 
-use cloud_domain::{CloudId, HostId, ProjectId, SubnetId, Vni, VpcId};
+use cloud_domain::{CloudId, HostId, ProjectId, SessionId, SubnetId, Vni, VpcId};
 use uuid::Uuid;
 
-use crate::model::{Event, NewEvent, Port, Resource, Subnet, Timestamp, Value};
+use crate::model::{AgentRole, Event, NewEvent, Port, Resource, Subnet, Timestamp, Value};
 
 /// Why the store did not do something.
 #[derive(Debug, thiserror::Error)]
@@ -115,6 +115,34 @@ pub struct VpcSnapshot {
     pub ports: Vec<Port>,
 }
 
+/// Rows that changed, deleted ones included, each in its latest state, in the order of their revisions.
+#[derive(Debug, Clone)]
+pub struct Changes<R> {
+    /// The rows.
+    pub rows: Vec<R>,
+    /// Nothing up to this revision is missing: ask for what comes after it.
+    pub upto: u64,
+}
+
+/// An agent as one of the gateways on a database hears it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeardAgent {
+    /// Its host.
+    pub host: HostId,
+    /// Which of the three.
+    pub role: AgentRole,
+    /// This run of it.
+    pub session: SessionId,
+    /// Where it listens.
+    pub endpoint: String,
+    /// Its release.
+    pub version: String,
+    /// How long ago it gave its last sign of life.
+    pub age: Duration,
+    /// What is wrong with its backend; empty: nothing.
+    pub backend_error: String,
+}
+
 /// Reads that a store and a transaction both offer.
 pub trait Store: Clone + Send + Sync + 'static {
     /// A write transaction.
@@ -161,6 +189,26 @@ pub trait Store: Clone + Send + Sync + 'static {
         before: Option<u64>,
         limit: u32,
     ) -> impl Future<Output = Result<Vec<Event>, StoreError>> + Send;
+
+    /// The revision up to which all that was committed can be seen. Every write transaction has one of its own.
+    fn revision(&self) -> impl Future<Output = Result<u64, StoreError>> + Send;
+
+    /// Rows of a kind that were written after a revision. About `limit` of them: never a part of one transaction's.
+    fn changes<R: Resource>(
+        &self,
+        after: u64,
+        limit: u32,
+    ) -> impl Future<Output = Result<Changes<R>, StoreError>> + Send;
+
+    /// Events that were written after a transaction's revision, oldest first, and the revision up to which this is all.
+    fn events_after(
+        &self,
+        after: u64,
+        limit: u32,
+    ) -> impl Future<Output = Result<(Vec<Event>, u64), StoreError>> + Send;
+
+    /// Tells the other gateways on this database which agents were heard here, and answers with what all of them heard.
+    fn share_agents(&self, heard: &[HeardAgent]) -> impl Future<Output = Result<Vec<HeardAgent>, StoreError>> + Send;
 
     /// Takes up to `limit` due pieces of work, the longest due first, and leases them for `lease`.
     fn claim_work(&self, limit: u32, lease: Duration)
@@ -262,6 +310,9 @@ pub trait Tx: Send {
     /// Says that what hosts are told of a VPC has changed. Until the transaction ends no other one can: what is read of the VPC after this
     /// stays so. Stale where the VPC is deleted.
     fn bump_generation(&mut self, vpc: VpcId) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Tells the other gateways on this database which run of an agent is the present one.
+    fn register_agent(&mut self, agent: &HeardAgent) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Makes work due now.
     fn enqueue(&mut self, kind: WorkKind, id: Uuid) -> impl Future<Output = Result<(), StoreError>> + Send;

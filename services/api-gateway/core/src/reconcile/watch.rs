@@ -13,12 +13,14 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{Context, Failure};
 use crate::{
-    model::{Desired, Instance},
-    ports::{Guest, GuestPower, Query, Store, Tx, WorkKind},
+    model::{Desired, Host, Instance},
+    ports::{Changes, Guest, GuestPower, Query, Store, StoreError, Tx, WorkKind},
 };
 
 /// How often to look for hosts that have joined.
 const LOOK: Duration = Duration::from_secs(1);
+/// Rows of hosts read together.
+const HOSTS: u32 = 500;
 /// How long to wait before watching a host again.
 const AGAIN: Duration = Duration::from_millis(500);
 /// Changes looked at together at most.
@@ -27,8 +29,15 @@ const BATCH: usize = 256;
 /// Watches every host until `shutdown`.
 pub(super) async fn run<S: Store>(context: Arc<Context<S>>, shutdown: CancellationToken) {
     let mut watchers: HashMap<HostId, AbortOnDropHandle<()>> = HashMap::new();
+    let mut known = 0;
     while !shutdown.is_cancelled() {
-        context.registry.pulse();
+        match share(&context, &mut known).await {
+            // From here on whoever is silent is to blame: what others hear is known here.
+            Ok(()) => context.registry.pulse(),
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "what other gateways hear is not known")
+            }
+        }
         for (host, _) in context.registry.hosts() {
             // One that has ended has panicked: it is started again.
             if watchers.get(&host).is_none_or(AbortOnDropHandle::is_finished) {
@@ -41,6 +50,20 @@ pub(super) async fn run<S: Store>(context: Arc<Context<S>>, shutdown: Cancellati
             () = sleep(LOOK) => {}
         }
     }
+}
+
+/// Tells the other gateways which agents are heard here, and learns what they hear. `known` is the revision of the hosts' rows seen so far.
+async fn share<S: Store>(context: &Context<S>, known: &mut u64) -> Result<(), StoreError> {
+    if context.store.is_exclusive() {
+        return Ok(());
+    }
+    let Changes { rows, upto } = context.store.changes::<Host>(*known, HOSTS).await?;
+    rows.iter().for_each(|host| context.registry.learn(host));
+    *known = upto;
+    for heard in context.store.share_agents(&context.registry.heard()).await? {
+        context.registry.told(heard);
+    }
+    Ok(())
 }
 
 /// Watches one host for ever.

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     CoreError, Kind,
     model::{Agent, AgentRole, Caller, Host, HostCapacity, Instance, Labels, Meta, NewEvent, Timestamp},
-    ports::{Query, Store, Tx, WorkKind},
+    ports::{HeardAgent, Query, Store, Tx, WorkKind},
 };
 
 /// An agent announces itself.
@@ -150,6 +150,18 @@ impl<S: Store> HostService<S> {
         }
         // Before the work can be seen: it must find this run of the agent, or it would take what the last one was told for known. Where the
         // commit fails, the agent registers again.
+        if !self.store.is_exclusive() {
+            let heard = HeardAgent {
+                host: input.host,
+                role: input.role,
+                session: input.session,
+                endpoint: input.endpoint.clone(),
+                version: input.version.clone(),
+                age: Duration::ZERO,
+                backend_error: String::new(),
+            };
+            tx.register_agent(&heard).await?;
+        }
         let reference = AgentRef { endpoint: input.endpoint, session: input.session };
         self.registry.registered(input.host, &input.host_name, input.role, reference, &input.version);
         tx.commit().await?;

@@ -41,6 +41,8 @@ pub struct Launch {
     pub root_disk_gib: u32,
 }
 
+/// How many of the emptiest hosts are looked at first.
+const FIRST_CANDIDATES: u32 = 16;
 /// How many hosts with room are looked at before a launch gives up: all, since those that are away may be the emptiest.
 const CANDIDATES: u32 = 100_000;
 
@@ -291,13 +293,16 @@ async fn place<T: Tx>(
         );
         return Err(CoreError::precondition("VOLUMES_ON_DIFFERENT_HOSTS", message));
     }
-    let candidates = match pinned {
-        Some((host, _)) => vec![host],
-        None => tx.hosts_with_room(kind.vcpus, kind.memory_mib, CANDIDATES).await?,
-    };
-    for host in candidates {
-        if registry.is_up(host) && tx.claim_capacity(host, kind.vcpus, kind.memory_mib).await? {
-            return Ok((host, registry.name(host)));
+    // The emptiest that is UP is nearly always among the first; all are looked at before a launch is refused.
+    for limit in [FIRST_CANDIDATES, CANDIDATES] {
+        let candidates = match pinned {
+            Some((host, _)) => vec![host],
+            None => tx.hosts_with_room(kind.vcpus, kind.memory_mib, limit).await?,
+        };
+        for host in candidates {
+            if registry.is_up(host) && tx.claim_capacity(host, kind.vcpus, kind.memory_mib).await? {
+                return Ok((host, registry.name(host)));
+            }
         }
     }
     let names = registry.hosts();

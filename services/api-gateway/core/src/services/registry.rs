@@ -1,7 +1,8 @@
 //! Which agents live, in memory: their sessions, and when they last gave a sign of life.
 //!
-//! Heartbeats are not written to the database. A gateway that starts knows the agents as they last registered, and blames none of them
-//! until one full timeout has passed in which a heartbeat could have been received.
+//! Heartbeats are not written to the database, except where several gateways share it: then each tells the others, once a second, which agents
+//! it hears. A gateway that starts knows the agents as they last registered, and blames none of them until one full timeout has passed in
+//! which a heartbeat could have been received.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -12,7 +13,10 @@ use std::{
 use cloud_domain::{HostId, SessionId};
 use tokio::time::Instant;
 
-use crate::model::{AgentRole, Host, HostCapacity, Timestamp};
+use crate::{
+    model::{AgentRole, Host, HostCapacity, Timestamp},
+    ports::HeardAgent,
+};
 
 /// What operators see of a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +57,8 @@ struct Entry {
     version: String,
     seen: Instant,
     seen_at: Option<Timestamp>,
+    /// The last sign of life that the other gateways know of.
+    shared: Option<Instant>,
     backend_error: String,
 }
 
@@ -144,9 +150,53 @@ impl HostRegistry {
         let entry = hosts.entry(host).or_default();
         name.clone_into(&mut entry.name);
         let version = version.to_owned();
-        entry
-            .agents
-            .insert(role, Entry { agent, version, seen: Instant::now(), seen_at, backend_error: String::new() });
+        entry.agents.insert(
+            role,
+            Entry { agent, version, seen: Instant::now(), seen_at, shared: None, backend_error: String::new() },
+        );
+    }
+
+    /// Takes over what another gateway wrote of a host: its name and what it has.
+    pub(crate) fn learn(&self, host: &Host) {
+        let mut hosts = self.lock();
+        let entry = hosts.entry(host.id()).or_default();
+        host.meta.name.clone_into(&mut entry.name);
+        entry.capacity = host.capacity.coarse();
+    }
+
+    /// The agents that were heard here, since the other gateways were last told of it.
+    pub(crate) fn heard(&self) -> Vec<HeardAgent> {
+        let hosts = self.lock();
+        let agents = hosts.iter().flat_map(|(host, h)| h.agents.iter().map(move |(role, a)| (*host, *role, a)));
+        let news = agents.filter(|(_, _, a)| a.seen_at.is_some() && a.shared.is_none_or(|at| at < a.seen));
+        let heard = |(host, role, a): (HostId, AgentRole, &Entry)| HeardAgent {
+            host,
+            role,
+            session: a.agent.session,
+            endpoint: a.agent.endpoint.clone(),
+            version: a.version.clone(),
+            age: a.seen.elapsed(),
+            backend_error: a.backend_error.clone(),
+        };
+        news.map(heard).collect()
+    }
+
+    /// Takes over what some gateway heard of an agent, where that is newer than what is known here.
+    pub(crate) fn told(&self, heard: HeardAgent) {
+        let mut hosts = self.lock();
+        let Some(host) = hosts.get_mut(&heard.host) else { return };
+        let now = Instant::now();
+        let seen = now.checked_sub(heard.age).unwrap_or(now);
+        if host.agents.get(&heard.role).is_some_and(|known| known.seen_at.is_some() && known.seen >= seen) {
+            if let Some(known) = host.agents.get_mut(&heard.role).filter(|k| k.agent.session == heard.session) {
+                known.shared = Some(known.shared.map_or(seen, |at| at.max(seen)));
+            }
+            return;
+        }
+        let agent = AgentRef { endpoint: heard.endpoint, session: heard.session };
+        let seen_at = Some(Timestamp::now().minus(heard.age));
+        let (version, backend_error) = (heard.version, heard.backend_error);
+        host.agents.insert(heard.role, Entry { agent, version, seen, seen_at, shared: Some(seen), backend_error });
     }
 
     /// An agent gave a sign of life. False where this is not the session that is known: it must register.

@@ -31,14 +31,6 @@ impl Dialect {
         matches!(self, Self::Sqlite { .. })
     }
 
-    /// How a write transaction begins.
-    pub(super) const fn begin(self) -> &'static str {
-        match self {
-            Self::Sqlite { .. } => "BEGIN IMMEDIATE",
-            Self::Postgres => "BEGIN",
-        }
-    }
-
     /// How a read of several statements begins, to see one snapshot.
     pub(super) const fn begin_snapshot(self) -> &'static str {
         match self {
@@ -64,5 +56,19 @@ impl Dialect {
                 Ok(Timestamp(sqlx::query(sql).fetch_one(connection).await?.try_get(0)?))
             }
         }
+    }
+
+    /// The time that leases are measured by, and the revision of a transaction on PostgreSQL: its id.
+    pub(super) async fn stamp(self, connection: &mut AnyConnection) -> Result<(Timestamp, i64), sqlx::Error> {
+        let sql = "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT), \
+                   CAST(CAST(pg_current_xact_id() AS TEXT) AS BIGINT)";
+        let row = sqlx::query(sql).fetch_one(connection).await?;
+        Ok((Timestamp(row.try_get(0)?), row.try_get(1)?))
+    }
+
+    /// The revision up to which PostgreSQL has nothing under way any more: whatever commits from now on has a later one.
+    pub(super) async fn watermark(self, connection: &mut AnyConnection) -> Result<i64, sqlx::Error> {
+        let sql = "SELECT CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS TEXT) AS BIGINT) - 1";
+        sqlx::query(sql).fetch_one(connection).await?.try_get(0)
     }
 }

@@ -26,3 +26,8 @@ pub(super) async fn ensure(pool: &AnyPool) -> Result<(CloudId, u64, [u8; 32]), O
         bytes.ok_or(OpenError::Content("its secret is not 32 bytes in hex"))?,
     ))
 }
+
+/// The last revision that was given, on SQLite.
+pub(super) async fn revision(pool: &AnyPool) -> Result<i64, sqlx::Error> {
+    sqlx::query("SELECT value FROM counters WHERE name = 'revision'").fetch_one(pool).await?.try_get(0)
+}

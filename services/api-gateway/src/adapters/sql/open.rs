@@ -7,10 +7,17 @@ use cloud_domain::CloudId;
 use sqlx::{AnyPool, Executor, any::AnyPoolOptions};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use super::{dialect::Dialect, identity};
+use super::{dialect::Dialect, identity, notify::Notifications, writer::Writer};
 
-/// Connections that read.
+/// Counts commits, for those who wait for one.
+pub(super) type Commits = watch::Sender<u64>;
+
+/// Connections that read a SQLite database.
 const READERS: u32 = 8;
+/// Connections to a PostgreSQL database.
+const CONNECTIONS: u32 = 24;
+/// How long a call waits for a connection: a database that is away is said to be.
+const ACQUIRE: Duration = Duration::from_secs(3);
 
 /// Why a database was not opened.
 #[derive(Debug, thiserror::Error)]
@@ -45,10 +52,13 @@ pub(super) struct Inner {
     pub(super) dialect: Dialect,
     pub(super) readers: AnyPool,
     pub(super) writers: AnyPool,
-    /// Places at the writers for work that nobody waits for: on SQLite one, so that a caller waits for at most one such
-    /// transaction, however many are due.
+    /// SQLite's one writer.
+    pub(super) writer: Option<Writer>,
+    /// Connections of PostgreSQL that work which nobody waits for may hold at once.
     background: Arc<Semaphore>,
-    pub(super) commits: watch::Sender<u64>,
+    pub(super) commits: Commits,
+    /// Where there may be other gateways.
+    notifications: Option<Notifications>,
     pub(super) cloud: CloudId,
     pub(super) epoch: u64,
     pub(super) secret: [u8; 32],
@@ -62,6 +72,16 @@ pub struct SqlStore {
     pub(super) inner: Arc<Inner>,
 }
 
+impl Inner {
+    /// Something was committed here: wakes those who wait for it.
+    pub(super) fn committed(&self) {
+        self.commits.send_modify(|n| *n += 1);
+        if let Some(others) = &self.notifications {
+            others.committed.notify_one();
+        }
+    }
+}
+
 impl SqlStore {
     /// Opens (and makes, on SQLite) the database, and brings its schema up to date.
     ///
@@ -71,7 +91,7 @@ impl SqlStore {
         sqlx::any::install_default_drivers();
         let dialect = Dialect::of(url).ok_or_else(|| OpenError::Url(url.to_owned()))?;
         let (lock, url) = if dialect.is_sqlite() { own_file(url)? } else { (None, url.to_owned()) };
-        let writers = pool(dialect, if dialect.is_sqlite() { 1 } else { READERS }).connect(&url).await?;
+        let writers = pool(dialect, if dialect.is_sqlite() { 1 } else { CONNECTIONS }).connect(&url).await?;
         sqlx::migrate!("./migrations").run(&writers).await?;
         let readers = if dialect.is_sqlite() { pool(dialect, READERS).connect(&url).await? } else { writers.clone() };
         let (cloud, epoch, secret) = identity::ensure(&writers).await?;
@@ -82,8 +102,26 @@ impl SqlStore {
             sqlx::query(sql).bind(now.0).execute(&writers).await?;
         }
         let commits = watch::Sender::new(0);
-        let background = Arc::new(Semaphore::new(if dialect.is_sqlite() { 1 } else { READERS as usize / 2 }));
-        let inner = Inner { dialect, readers, writers, background, commits, cloud, epoch, secret, _lock: lock };
+        let (writer, notifications) = if dialect.is_sqlite() {
+            let revision = identity::revision(&writers).await?;
+            (Some(Writer::start(writers.clone(), revision)), None)
+        } else {
+            (None, Some(Notifications::start(url, writers.clone(), commits.clone())))
+        };
+        let background = Arc::new(Semaphore::new(CONNECTIONS as usize / 2));
+        let inner = Inner {
+            dialect,
+            readers,
+            writers,
+            writer,
+            background,
+            commits,
+            notifications,
+            cloud,
+            epoch,
+            secret,
+            _lock: lock,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -103,13 +141,16 @@ impl SqlStore {
 
     /// Closes all connections.
     pub async fn close(&self) {
+        if let Some(writer) = &self.inner.writer {
+            writer.close().await;
+        }
         self.inner.readers.close().await;
         self.inner.writers.close().await;
     }
 }
 
 fn pool(dialect: Dialect, size: u32) -> AnyPoolOptions {
-    let options = AnyPoolOptions::new().max_connections(size).acquire_timeout(Duration::from_secs(10));
+    let options = AnyPoolOptions::new().max_connections(size).acquire_timeout(ACQUIRE);
     if !dialect.is_sqlite() {
         return options;
     }

@@ -4,14 +4,17 @@ use std::time::Duration;
 
 use cloud_core::{
     model::{Event, Resource, Timestamp, Value},
-    ports::{Query, Store, StoreError, VpcSnapshot, WorkItem},
+    ports::{Changes, HeardAgent, Query, Store, StoreError, VpcSnapshot, WorkItem},
 };
 use cloud_domain::{CloudId, HostId, ProjectId, VpcId};
 use sqlx::{Any, AssertSqlSafe, Row, pool::PoolConnection};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::{SqlStore, SqlTx, error::fault, error::from_sqlx, rows, work};
+use super::{SqlStore, SqlTx, agents, changes, error::fault, error::from_sqlx, rows, work};
+
+/// Events, in the order that [`event`] reads.
+pub(super) const EVENTS: &str = "SELECT revision, id, at, project_id, kind, resource_id, resource_name, action, actor, source, outcome, message, request_id FROM events";
 
 impl SqlStore {
     async fn reader(&self) -> Result<PoolConnection<Any>, StoreError> {
@@ -28,12 +31,11 @@ impl Store for SqlStore {
     type Tx = SqlTx;
 
     async fn begin(&self) -> Result<SqlTx, StoreError> {
-        SqlTx::begin(self, None).await
+        SqlTx::begin(self, false).await
     }
 
     async fn begin_background(&self) -> Result<SqlTx, StoreError> {
-        let place = self.background().await?;
-        SqlTx::begin(self, Some(place)).await
+        SqlTx::begin(self, true).await
     }
 
     async fn get<R: Resource>(&self, id: Uuid) -> Result<Option<R>, StoreError> {
@@ -87,9 +89,7 @@ impl Store for SqlStore {
         before: Option<u64>,
         limit: u32,
     ) -> Result<Vec<Event>, StoreError> {
-        let mut sql = "SELECT revision, id, at, project_id, kind, resource_id, resource_name, action, actor, source, outcome, message, \
-                       request_id FROM events WHERE revision < $1"
-            .to_owned();
+        let mut sql = format!("{EVENTS} WHERE revision < $1");
         let mut texts = Vec::new();
         for (column, text) in [
             ("project_id", project.map(|p| p.to_string())),
@@ -107,6 +107,22 @@ impl Store for SqlStore {
         let query = texts.into_iter().fold(query, sqlx::query::Query::bind).bind(i64::from(limit));
         let mut reader = self.reader().await?;
         query.fetch_all(&mut *reader).await.map_err(from_sqlx)?.iter().map(event).collect()
+    }
+
+    async fn revision(&self) -> Result<u64, StoreError> {
+        changes::revision(self).await
+    }
+
+    async fn changes<R: Resource>(&self, after: u64, limit: u32) -> Result<Changes<R>, StoreError> {
+        changes::rows(self, after, limit).await
+    }
+
+    async fn events_after(&self, after: u64, limit: u32) -> Result<(Vec<Event>, u64), StoreError> {
+        changes::events(self, after, limit).await
+    }
+
+    async fn share_agents(&self, heard: &[HeardAgent]) -> Result<Vec<HeardAgent>, StoreError> {
+        agents::share(self, heard).await
     }
 
     async fn claim_work(&self, limit: u32, lease: Duration) -> Result<Vec<WorkItem>, StoreError> {
@@ -154,7 +170,7 @@ impl Store for SqlStore {
     }
 }
 
-fn event(row: &sqlx::any::AnyRow) -> Result<Event, StoreError> {
+pub(super) fn event(row: &sqlx::any::AnyRow) -> Result<Event, StoreError> {
     let text = |i: usize| row.try_get::<String, _>(i).map_err(from_sqlx);
     Ok(Event {
         revision: count(row, 0)?,

@@ -19,7 +19,7 @@ fn bind<'q>(statement: Bound<'q>, value: Value) -> Bound<'q> {
     }
 }
 
-fn body<R: Resource>(row: &sqlx::any::AnyRow) -> Result<R, StoreError> {
+pub(super) fn body<R: Resource>(row: &sqlx::any::AnyRow) -> Result<R, StoreError> {
     let text: &str = row.try_get(0).map_err(from_sqlx)?;
     serde_json::from_str(text).map_err(fault)
 }
@@ -70,12 +70,18 @@ pub(super) async fn list<R: Resource>(connection: &mut AnyConnection, query: &Qu
     rows.iter().map(body).collect()
 }
 
-pub(super) async fn insert<R: Resource>(connection: &mut AnyConnection, row: &R) -> Result<(), StoreError> {
-    let mut sql =
-        format!("INSERT INTO {} (id, project_id, name, version, created_at, updated_at, deleted_at, body", R::TABLE);
+pub(super) async fn insert<R: Resource>(
+    connection: &mut AnyConnection,
+    row: &R,
+    revision: i64,
+) -> Result<(), StoreError> {
+    let mut sql = format!(
+        "INSERT INTO {} (id, project_id, name, version, created_at, updated_at, deleted_at, body, revision",
+        R::TABLE
+    );
     R::COLUMNS.iter().for_each(|c| sql += &format!(", {c}"));
-    sql += ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8";
-    (0..R::COLUMNS.len()).for_each(|i| sql += &format!(", ${}", i + 9));
+    sql += ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9";
+    (0..R::COLUMNS.len()).for_each(|i| sql += &format!(", ${}", i + 10));
     sql += ")";
     let meta = row.meta();
     let statement = sqlx::query(AssertSqlSafe(sql))
@@ -86,16 +92,23 @@ pub(super) async fn insert<R: Resource>(connection: &mut AnyConnection, row: &R)
         .bind(meta.created_at.0)
         .bind(meta.updated_at.0)
         .bind(meta.deleted_at.map(|t| t.0))
-        .bind(serde_json::to_string(row).map_err(fault)?);
+        .bind(serde_json::to_string(row).map_err(fault)?)
+        .bind(revision);
     row.columns().into_iter().fold(statement, bind).execute(connection).await.map_err(from_sqlx)?;
     Ok(())
 }
 
 /// Writes the row at its version, which has been raised already, over the one before.
-pub(super) async fn update<R: Resource>(connection: &mut AnyConnection, row: &R) -> Result<(), StoreError> {
-    let mut sql =
-        format!("UPDATE {} SET name = $1, version = $2, updated_at = $3, deleted_at = $4, body = $5", R::TABLE);
-    R::COLUMNS.iter().enumerate().for_each(|(i, c)| sql += &format!(", {c} = ${}", i + 8));
+pub(super) async fn update<R: Resource>(
+    connection: &mut AnyConnection,
+    row: &R,
+    revision: i64,
+) -> Result<(), StoreError> {
+    let mut sql = format!(
+        "UPDATE {} SET name = $1, version = $2, updated_at = $3, deleted_at = $4, body = $5, revision = $8",
+        R::TABLE
+    );
+    R::COLUMNS.iter().enumerate().for_each(|(i, c)| sql += &format!(", {c} = ${}", i + 9));
     sql += " WHERE id = $6 AND version = $7";
     let meta = row.meta();
     let statement = sqlx::query(AssertSqlSafe(sql))
@@ -105,7 +118,8 @@ pub(super) async fn update<R: Resource>(connection: &mut AnyConnection, row: &R)
         .bind(meta.deleted_at.map(|t| t.0))
         .bind(serde_json::to_string(row).map_err(fault)?)
         .bind(meta.id.to_string())
-        .bind(version(meta.version)? - 1);
+        .bind(version(meta.version)? - 1)
+        .bind(revision);
     let done = row.columns().into_iter().fold(statement, bind).execute(connection).await.map_err(from_sqlx)?;
     if done.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Stale) }
 }

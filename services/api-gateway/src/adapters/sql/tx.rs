@@ -4,15 +4,23 @@ use std::net::Ipv4Addr;
 
 use cloud_core::{
     model::{NewEvent, Resource, Timestamp, Value},
-    ports::{Query, StoreError, Tx, WorkItem, WorkKind},
+    ports::{HeardAgent, Query, Store, StoreError, Tx, WorkItem, WorkKind},
 };
 use cloud_domain::{Cidr, HostId, ProjectId, SubnetId, Vni, VpcId};
 use cloud_service_kit::context::current_trace;
-use sqlx::{Any, Row, Transaction};
+use rand::seq::SliceRandom;
+use sqlx::{Any, AnyConnection, Row, Transaction};
 use tokio::sync::OwnedSemaphorePermit;
 use uuid::Uuid;
 
-use super::{SqlStore, error::fault, error::from_sqlx, rows};
+use super::{
+    SqlStore, agents,
+    changes::{EVENTS_PER_REVISION, event_revision},
+    error::fault,
+    error::from_sqlx,
+    rows,
+    writer::Loan,
+};
 
 /// How many addresses are tried from the cursor before a gap is searched for.
 const TRIES: u32 = 16;
@@ -20,30 +28,74 @@ const TRIES: u32 = 16;
 /// A write transaction. Dropped without commit, it is rolled back.
 pub struct SqlTx {
     store: SqlStore,
-    inner: Transaction<'static, Any>,
-    /// Stamped at the end: the revision's counter is what concurrent transactions wait for.
+    inner: Inner,
+    /// What its rows and events are stamped with: see [`super::changes`].
+    revision: i64,
+    /// The time that leases are measured by, at its beginning.
+    now: Timestamp,
+    /// Written at the end, together.
     events: Vec<NewEvent>,
-    /// Of background work: given back with the transaction's end.
-    _place: Option<OwnedSemaphorePermit>,
+}
+
+enum Inner {
+    /// SQLite's one connection, for a while.
+    Lent(Loan),
+    /// A connection of its own; a place of background work is given back with its end.
+    Own(Transaction<'static, Any>, Option<OwnedSemaphorePermit>),
 }
 
 impl SqlTx {
-    pub(super) async fn begin(store: &SqlStore, place: Option<OwnedSemaphorePermit>) -> Result<Self, StoreError> {
-        let begin = store.inner.dialect.begin();
-        let inner = store.inner.writers.begin_with(begin).await.map_err(from_sqlx)?;
-        Ok(Self { store: store.clone(), inner, events: Vec::new(), _place: place })
+    pub(super) async fn begin(store: &SqlStore, background: bool) -> Result<Self, StoreError> {
+        let dialect = store.inner.dialect;
+        let (inner, (now, revision)) = match &store.inner.writer {
+            Some(writer) => {
+                let mut loan = writer.begin(background).await?;
+                let now = dialect.now(loan.connection()?).await.map_err(from_sqlx)?;
+                let revision = loan.revision;
+                (Inner::Lent(loan), (now, revision))
+            }
+            None => {
+                let place = if background { Some(store.background().await?) } else { None };
+                let mut tx = store.inner.writers.begin().await.map_err(from_sqlx)?;
+                let stamp = dialect.stamp(&mut tx).await.map_err(from_sqlx)?;
+                (Inner::Own(tx, place), stamp)
+            }
+        };
+        Ok(Self { store: store.clone(), inner, revision, now, events: Vec::new() })
+    }
+
+    /// The connection, for statements of this transaction.
+    pub(super) fn connection(&mut self) -> Result<&mut AnyConnection, StoreError> {
+        match &mut self.inner {
+            Inner::Lent(loan) => loan.connection(),
+            Inner::Own(tx, _) => Ok(tx),
+        }
+    }
+
+    /// The time that leases are measured by, at its beginning.
+    pub(super) const fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    /// Commits without waking anybody: nothing is due earlier by it, and nothing that users see has changed.
+    pub(super) async fn commit_quietly(mut self) -> Result<(), StoreError> {
+        self.write_events().await?;
+        match self.inner {
+            Inner::Lent(loan) => loan.commit().await,
+            Inner::Own(tx, _place) => tx.commit().await.map_err(from_sqlx),
+        }
     }
 
     async fn next(&mut self, counter: &'static str, by: i64) -> Result<i64, StoreError> {
         let sql = "UPDATE counters SET value = value + $1 WHERE name = $2 RETURNING value";
-        let row = sqlx::query(sql).bind(by).bind(counter).fetch_one(&mut *self.inner).await.map_err(from_sqlx)?;
+        let row = sqlx::query(sql).bind(by).bind(counter).fetch_one(self.connection()?).await.map_err(from_sqlx)?;
         row.try_get(0).map_err(from_sqlx)
     }
 
     async fn is_free(&mut self, subnet: SubnetId, ip: Ipv4Addr) -> Result<bool, StoreError> {
         let sql = "SELECT 1 FROM ports WHERE subnet_id = $1 AND ip = $2 AND deleted_at IS NULL";
         let query = sqlx::query(sql).bind(subnet.to_string()).bind(i64::from(u32::from(ip)));
-        Ok(query.fetch_optional(&mut *self.inner).await.map_err(from_sqlx)?.is_none())
+        Ok(query.fetch_optional(self.connection()?).await.map_err(from_sqlx)?.is_none())
     }
 
     /// The lowest address that follows a taken one and is not taken itself.
@@ -57,7 +109,7 @@ impl SqlTx {
         let sql = "SELECT MIN(p.ip) + 1 FROM ports p WHERE p.subnet_id = $1 AND p.deleted_at IS NULL AND p.ip < $2 \
                    AND NOT EXISTS (SELECT 1 FROM ports q WHERE q.subnet_id = p.subnet_id AND q.deleted_at IS NULL AND q.ip = p.ip + 1)";
         let query = sqlx::query(sql).bind(subnet.to_string()).bind(i64::from(u32::from(last)));
-        let row = query.fetch_one(&mut *self.inner).await.map_err(from_sqlx)?;
+        let row = query.fetch_one(self.connection()?).await.map_err(from_sqlx)?;
         let found: Option<i64> = row.try_get(0).map_err(from_sqlx)?;
         found.map(|ip| u32::try_from(ip).map(Ipv4Addr::from).map_err(fault)).transpose()
     }
@@ -67,10 +119,11 @@ impl SqlTx {
         if events.is_empty() {
             return Ok(());
         }
-        let count = i64::try_from(events.len()).map_err(fault)?;
-        let last = self.next("revision", count).await?;
+        if events.len() > EVENTS_PER_REVISION {
+            return Err(fault(std::io::Error::other(format!("{} events in one transaction", events.len()))));
+        }
         let now = Timestamp::now().0;
-        for (revision, event) in (last - count + 1..).zip(events) {
+        for (revision, event) in (event_revision(self.revision)..).zip(events) {
             let sql = "INSERT INTO events (revision, id, at, project_id, kind, resource_id, resource_name, action, actor, source, outcome, \
                        message, request_id) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
             sqlx::query(sql)
@@ -87,7 +140,7 @@ impl SqlTx {
                 .bind("OK")
                 .bind(event.message)
                 .bind(event.request_id)
-                .execute(&mut *self.inner)
+                .execute(self.connection()?)
                 .await
                 .map_err(from_sqlx)?;
         }
@@ -97,60 +150,73 @@ impl SqlTx {
 
 impl Tx for SqlTx {
     async fn get<R: Resource>(&mut self, id: Uuid) -> Result<Option<R>, StoreError> {
-        rows::get(&mut self.inner, id).await
+        rows::get(self.connection()?, id).await
     }
 
     async fn find<R: Resource>(&mut self, project: ProjectId, name: &str) -> Result<Option<R>, StoreError> {
         let query =
             Query { project: Some(project), columns: vec![("name", Value::Text(name.to_owned()))], ..Query::default() };
-        Ok(rows::list(&mut self.inner, &query).await?.pop())
+        Ok(rows::list(self.connection()?, &query).await?.pop())
     }
 
     async fn list<R: Resource>(&mut self, query: &Query) -> Result<Vec<R>, StoreError> {
-        rows::list(&mut self.inner, query).await
+        rows::list(self.connection()?, query).await
     }
 
     async fn insert<R: Resource>(&mut self, row: &R) -> Result<(), StoreError> {
-        rows::insert(&mut self.inner, row).await
+        let revision = self.revision;
+        rows::insert(self.connection()?, row, revision).await
     }
 
     async fn update<R: Resource>(&mut self, row: &mut R) -> Result<(), StoreError> {
+        let revision = self.revision;
         let meta = row.meta_mut();
         meta.version += 1;
         meta.updated_at = Timestamp::now();
-        rows::update(&mut self.inner, row).await
+        rows::update(self.connection()?, row, revision).await
     }
 
     async fn hosts_with_room(&mut self, vcpus: u32, memory_mib: u32, limit: u32) -> Result<Vec<HostId>, StoreError> {
         let sql = "SELECT id FROM hosts WHERE deleted_at IS NULL AND vcpus_used + $1 <= vcpus_total AND memory_used + $2 <= memory_total \
-                   ORDER BY (memory_used * 1000) / memory_total, id LIMIT $3";
+                   ORDER BY fill, id LIMIT $3";
         let query = sqlx::query(sql).bind(i64::from(vcpus)).bind(i64::from(memory_mib)).bind(i64::from(limit));
-        let found = query.fetch_all(&mut *self.inner).await.map_err(from_sqlx)?;
-        found.iter().map(|r| r.try_get::<&str, _>(0).map_err(from_sqlx)?.parse().map_err(fault)).collect()
+        let found = query.fetch_all(self.connection()?).await.map_err(from_sqlx)?;
+        let mut hosts = found
+            .iter()
+            .map(|r| r.try_get::<&str, _>(0).map_err(from_sqlx)?.parse().map_err(fault))
+            .collect::<Result<Vec<HostId>, _>>()?;
+        if !self.store.is_exclusive() {
+            // Launches at once would all wait for the row of the same host.
+            hosts.shuffle(&mut rand::rng());
+        }
+        Ok(hosts)
     }
 
     async fn claim_capacity(&mut self, host: HostId, vcpus: u32, memory_mib: u32) -> Result<bool, StoreError> {
-        let sql = "UPDATE hosts SET vcpus_used = vcpus_used + $1, memory_used = memory_used + $2 \
+        let sql = "UPDATE hosts SET vcpus_used = vcpus_used + $1, memory_used = memory_used + $2, \
+                   fill = ((memory_used + $2) * 1000) / memory_total \
                    WHERE id = $3 AND vcpus_used + $1 <= vcpus_total AND memory_used + $2 <= memory_total";
         let query = sqlx::query(sql).bind(i64::from(vcpus)).bind(i64::from(memory_mib)).bind(host.to_string());
-        Ok(query.execute(&mut *self.inner).await.map_err(from_sqlx)?.rows_affected() == 1)
+        Ok(query.execute(self.connection()?).await.map_err(from_sqlx)?.rows_affected() == 1)
     }
 
     async fn release_capacity(&mut self, host: HostId, vcpus: u32, memory_mib: u32) -> Result<(), StoreError> {
-        let sql = "UPDATE hosts SET vcpus_used = vcpus_used - $1, memory_used = memory_used - $2 WHERE id = $3";
+        let sql = "UPDATE hosts SET vcpus_used = vcpus_used - $1, memory_used = memory_used - $2, \
+                   fill = CASE WHEN memory_total > 0 THEN ((memory_used - $2) * 1000) / memory_total ELSE 0 END WHERE id = $3";
         let query = sqlx::query(sql).bind(i64::from(vcpus)).bind(i64::from(memory_mib)).bind(host.to_string());
-        query.execute(&mut *self.inner).await.map_err(from_sqlx)?;
+        query.execute(self.connection()?).await.map_err(from_sqlx)?;
         Ok(())
     }
 
     async fn set_capacity(&mut self, host: HostId, vcpus: u64, memory_mib: u64) -> Result<(), StoreError> {
         let (vcpus, memory) = (i64::try_from(vcpus).map_err(fault)?, i64::try_from(memory_mib).map_err(fault)?);
-        let sql = "UPDATE hosts SET vcpus_total = $1, memory_total = $2 WHERE id = $3";
+        let sql = "UPDATE hosts SET vcpus_total = $1, memory_total = $2, \
+                   fill = CASE WHEN $2 > 0 THEN (memory_used * 1000) / $2 ELSE 0 END WHERE id = $3";
         sqlx::query(sql)
             .bind(vcpus)
             .bind(memory)
             .bind(host.to_string())
-            .execute(&mut *self.inner)
+            .execute(self.connection()?)
             .await
             .map_err(from_sqlx)?;
         Ok(())
@@ -159,7 +225,8 @@ impl Tx for SqlTx {
     async fn free_address(&mut self, subnet: SubnetId, cidr: Cidr) -> Result<Option<Ipv4Addr>, StoreError> {
         for _ in 0..TRIES.min(cidr.guest_count()) {
             let sql = "UPDATE subnets SET cursor = cursor + 1 WHERE id = $1 RETURNING cursor";
-            let row = sqlx::query(sql).bind(subnet.to_string()).fetch_one(&mut *self.inner).await.map_err(from_sqlx)?;
+            let row =
+                sqlx::query(sql).bind(subnet.to_string()).fetch_one(self.connection()?).await.map_err(from_sqlx)?;
             let cursor: i64 = row.try_get(0).map_err(from_sqlx)?;
             let index = u32::try_from((cursor - 1).rem_euclid(cidr.guest_count().into())).map_err(fault)?;
             if let Some(ip) = cidr.guest(index)
@@ -178,30 +245,34 @@ impl Tx for SqlTx {
 
     async fn bump_generation(&mut self, vpc: VpcId) -> Result<(), StoreError> {
         let sql = "UPDATE vpcs SET generation = generation + 1 WHERE id = $1 AND deleted_at IS NULL";
-        let done = sqlx::query(sql).bind(vpc.to_string()).execute(&mut *self.inner).await.map_err(from_sqlx)?;
+        let done = sqlx::query(sql).bind(vpc.to_string()).execute(self.connection()?).await.map_err(from_sqlx)?;
         if done.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Stale) }
     }
 
+    async fn register_agent(&mut self, agent: &HeardAgent) -> Result<(), StoreError> {
+        agents::register(self, agent).await
+    }
+
     async fn enqueue(&mut self, kind: WorkKind, id: Uuid) -> Result<(), StoreError> {
-        let now = self.store.inner.dialect.now(&mut self.inner).await.map_err(from_sqlx)?;
+        let now = self.now;
         // What the work does belongs to the trace of the call that caused it.
         let trace = current_trace().map(|t| t.to_string());
         let sql = "INSERT INTO work (kind, id, due_at, trace) VALUES ($1, $2, $3, $4) \
                    ON CONFLICT (kind, id) DO UPDATE SET due_at = excluded.due_at, sequence = work.sequence + 1, attempts = 0, \
                    trace = excluded.trace";
         let query = sqlx::query(sql).bind(kind.as_str()).bind(id.to_string()).bind(now.0).bind(trace);
-        query.execute(&mut *self.inner).await.map_err(from_sqlx)?;
+        query.execute(self.connection()?).await.map_err(from_sqlx)?;
         Ok(())
     }
 
     async fn wake(&mut self, kind: WorkKind, id: Uuid) -> Result<(), StoreError> {
-        let now = self.store.inner.dialect.now(&mut self.inner).await.map_err(from_sqlx)?;
+        let now = self.now;
         // Attempts stay as they are: by them the end of a running attempt tells this from new intent.
         let sql = "INSERT INTO work (kind, id, due_at) VALUES ($1, $2, $3) ON CONFLICT (kind, id) DO UPDATE SET sequence = work.sequence + 1, \
                    due_at = CASE WHEN work.due_at IS NULL OR (work.last_error IS NULL AND work.due_at > excluded.due_at) \
                    THEN excluded.due_at ELSE work.due_at END";
         let query = sqlx::query(sql).bind(kind.as_str()).bind(id.to_string()).bind(now.0);
-        query.execute(&mut *self.inner).await.map_err(from_sqlx)?;
+        query.execute(self.connection()?).await.map_err(from_sqlx)?;
         Ok(())
     }
 
@@ -209,7 +280,7 @@ impl Tx for SqlTx {
         // The write makes a concurrent takeover of the lease wait for this transaction, or this one for it.
         let sql = "UPDATE work SET sequence = sequence WHERE kind = $1 AND id = $2 AND lease_token = $3";
         let query = sqlx::query(sql).bind(item.kind.as_str()).bind(item.id.to_string()).bind(item.lease.to_string());
-        let held = query.execute(&mut *self.inner).await.map_err(from_sqlx)?.rows_affected() == 1;
+        let held = query.execute(self.connection()?).await.map_err(from_sqlx)?.rows_affected() == 1;
         if held { Ok(()) } else { Err(StoreError::Stale) }
     }
 
@@ -218,10 +289,10 @@ impl Tx for SqlTx {
         Ok(())
     }
 
-    async fn commit(mut self) -> Result<(), StoreError> {
-        self.write_events().await?;
-        self.inner.commit().await.map_err(from_sqlx)?;
-        self.store.inner.commits.send_modify(|n| *n += 1);
+    async fn commit(self) -> Result<(), StoreError> {
+        let store = self.store.clone();
+        self.commit_quietly().await?;
+        store.inner.committed();
         Ok(())
     }
 }

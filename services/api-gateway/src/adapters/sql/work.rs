@@ -6,10 +6,10 @@ use cloud_core::{
     model::Timestamp,
     ports::{StoreError, WorkItem, WorkKind},
 };
-use sqlx::{AssertSqlSafe, Row};
+use sqlx::{AssertSqlSafe, Row, any::AnyRow};
 use uuid::Uuid;
 
-use super::{SqlStore, error::fault, error::from_sqlx};
+use super::{SqlStore, SqlTx, error::fault, error::from_sqlx};
 
 const FREE: &str = "due_at <= $1 AND (lease_until IS NULL OR lease_until < $1)";
 
@@ -23,54 +23,53 @@ pub(super) async fn claim(store: &SqlStore, limit: u32, lease: Duration) -> Resu
     if any.is_none() {
         return Ok(Vec::new());
     }
-    let _place = store.background().await?;
-    let mut tx = store.inner.writers.begin_with(store.inner.dialect.begin()).await.map_err(from_sqlx)?;
-    let select = format!(
-        "SELECT kind, id, sequence, attempts, trace FROM work WHERE {FREE} ORDER BY due_at LIMIT $2{}",
+    let mut tx = SqlTx::begin(store, true).await?;
+    let token = Uuid::new_v4();
+    let sql = format!(
+        "UPDATE work SET lease_token = $1, lease_until = $2, attempts = attempts + 1 \
+         FROM (SELECT kind, id FROM work WHERE {} ORDER BY due_at LIMIT $4{}) AS due \
+         WHERE work.kind = due.kind AND work.id = due.id \
+         RETURNING work.kind, work.id, work.sequence, work.attempts - 1, work.trace",
+        FREE.replace("$1", "$3"),
         store.inner.dialect.skip_locked()
     );
-    let query = sqlx::query(AssertSqlSafe(select)).bind(now.0).bind(i64::from(limit));
-    let rows = query.fetch_all(&mut *tx).await.map_err(from_sqlx)?;
-    let mut items = Vec::with_capacity(rows.len());
-    for row in rows {
-        let kind: &str = row.try_get(0).map_err(from_sqlx)?;
-        let id: &str = row.try_get(1).map_err(from_sqlx)?;
-        let attempts: i64 = row.try_get(3).map_err(from_sqlx)?;
-        let item = WorkItem {
-            kind: WorkKind::ALL
-                .into_iter()
-                .find(|k| k.as_str() == kind)
-                .ok_or_else(|| fault(std::io::Error::other(format!("work of unknown kind `{kind}`"))))?,
-            id: id.parse().map_err(fault)?,
-            lease: Uuid::new_v4(),
-            sequence: row.try_get(2).map_err(from_sqlx)?,
-            attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
-            trace: row.try_get(4).map_err(from_sqlx)?,
-        };
-        let sql =
-            "UPDATE work SET lease_token = $1, lease_until = $2, attempts = attempts + 1 WHERE kind = $3 AND id = $4";
-        sqlx::query(sql)
-            .bind(item.lease.to_string())
-            .bind(now.plus(lease).0)
-            .bind(kind.to_owned())
-            .bind(item.id.to_string())
-            .execute(&mut *tx)
-            .await
-            .map_err(from_sqlx)?;
-        items.push(item);
-    }
-    tx.commit().await.map_err(from_sqlx)?;
+    let now = tx.now();
+    let query = sqlx::query(AssertSqlSafe(sql))
+        .bind(token.to_string())
+        .bind(now.plus(lease).0)
+        .bind(now.0)
+        .bind(i64::from(limit));
+    let rows = query.fetch_all(tx.connection()?).await.map_err(from_sqlx)?;
+    let items = rows.iter().map(|row| item(row, token)).collect::<Result<Vec<_>, _>>()?;
+    tx.commit_quietly().await?;
     Ok(items)
 }
 
+fn item(row: &AnyRow, lease: Uuid) -> Result<WorkItem, StoreError> {
+    let kind: &str = row.try_get(0).map_err(from_sqlx)?;
+    let id: &str = row.try_get(1).map_err(from_sqlx)?;
+    let attempts: i64 = row.try_get(3).map_err(from_sqlx)?;
+    Ok(WorkItem {
+        kind: WorkKind::ALL
+            .into_iter()
+            .find(|k| k.as_str() == kind)
+            .ok_or_else(|| fault(std::io::Error::other(format!("work of unknown kind `{kind}`"))))?,
+        id: id.parse().map_err(fault)?,
+        lease,
+        sequence: row.try_get(2).map_err(from_sqlx)?,
+        attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
+        trace: row.try_get(4).map_err(from_sqlx)?,
+    })
+}
+
 pub(super) async fn renew(store: &SqlStore, item: &WorkItem, lease: Duration) -> Result<(), StoreError> {
-    let _place = store.background().await?;
-    let mut writer = store.inner.writers.acquire().await.map_err(from_sqlx)?;
-    let until = store.inner.dialect.now(&mut writer).await.map_err(from_sqlx)?.plus(lease);
+    let mut tx = SqlTx::begin(store, true).await?;
+    let until = tx.now().plus(lease);
     let sql = "UPDATE work SET lease_until = $1 WHERE kind = $2 AND id = $3 AND lease_token = $4";
     let query =
         sqlx::query(sql).bind(until.0).bind(item.kind.as_str()).bind(item.id.to_string()).bind(item.lease.to_string());
-    let kept = query.execute(&mut *writer).await.map_err(from_sqlx)?.rows_affected() == 1;
+    let kept = query.execute(tx.connection()?).await.map_err(from_sqlx)?.rows_affected() == 1;
+    tx.commit_quietly().await?;
     if kept { Ok(()) } else { Err(StoreError::Stale) }
 }
 
@@ -80,9 +79,8 @@ pub(super) async fn finish(
     again: Option<Duration>,
     error: Option<&str>,
 ) -> Result<(), StoreError> {
-    let _place = store.background().await?;
-    let mut writer = store.inner.writers.acquire().await.map_err(from_sqlx)?;
-    let now = store.inner.dialect.now(&mut writer).await.map_err(from_sqlx)?;
+    let mut tx = SqlTx::begin(store, true).await?;
+    let now = tx.now();
     // What was enqueued since the claim stays due: its sequence is another one. What was only woken (its attempts are still those of the
     // claim) stays due too, unless the attempt failed: then it waits.
     let sql = "UPDATE work SET lease_token = NULL, lease_until = NULL, last_error = $1, \
@@ -97,9 +95,9 @@ pub(super) async fn finish(
         .bind(item.kind.as_str())
         .bind(item.id.to_string())
         .bind(item.lease.to_string());
-    let held = query.execute(&mut *writer).await.map_err(from_sqlx)?.rows_affected() == 1;
-    drop(writer);
-    // The worker's loop looks anew: something may be due earlier than it thought.
+    let held = query.execute(tx.connection()?).await.map_err(from_sqlx)?.rows_affected() == 1;
+    tx.commit_quietly().await?;
+    // The worker's loop looks anew: something may be due earlier than it thought. Other gateways' need not.
     store.inner.commits.send_modify(|n| *n += 1);
     if held { Ok(()) } else { Err(StoreError::Stale) }
 }
