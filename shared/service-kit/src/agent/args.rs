@@ -9,9 +9,17 @@ use crate::Address;
 /// The flags that every agent has besides [`crate::config::DaemonArgs`]; `#[command(flatten)]` it.
 #[derive(Debug, Clone, Args)]
 pub struct AgentArgs {
-    /// Where the gateway's host service listens.
-    #[arg(long, env = "CLOUD_GATEWAY", value_name = "ADDRESS", default_value = "unix:/var/lib/thecloud/host.sock")]
-    pub gateway: Address,
+    /// Where the gateway's host service listens; several, with commas between, where there are several gateways: the agent turns to another
+    /// one when its own does not answer.
+    #[arg(
+        long,
+        env = "CLOUD_GATEWAY",
+        value_name = "ADDRESS",
+        value_delimiter = ',',
+        required = false,
+        default_value = "unix:/var/lib/thecloud/host.sock"
+    )]
+    pub gateway: Vec<Address>,
     /// The directory of this daemon's sockets and files.
     #[arg(long, env = "CLOUD_STATE_DIR", value_name = "DIRECTORY", default_value = "/var/lib/thecloud")]
     pub state_dir: PathBuf,

@@ -106,7 +106,7 @@ mod tests {
 
     fn args(file: PathBuf) -> AgentArgs {
         AgentArgs {
-            gateway: Address::Unix("/none".into()),
+            gateway: vec![Address::Unix("/none".into())],
             state_dir: "/none".into(),
             host_name: Some("h1".into()),
             host_id_file: file,

@@ -1,16 +1,17 @@
 //! How the gateway learns of an agent and keeps hearing of it.
 //!
-//! Register until it succeeds, then a heartbeat per interval; whenever the gateway says so or does not answer, from the start. It
-//! never gives up: an agent without a gateway keeps its guests running and tries again, less and less often, with jitter so that
+//! Register until it succeeds, then a heartbeat per interval; whenever the gateway says so or does not answer, from the start, and with
+//! the next gateway where there are several. It never gives up: an agent without a gateway keeps its guests running and tries again, less and less often, with jitter so that
 //! a gateway that returns is not met by all hosts in one moment.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use cloud_contracts::agent::{
     AgentRole, Capacity, HeartbeatRequest, RegisterRequest, host_service_client::HostServiceClient,
 };
 use cloud_domain::{CloudId, SessionId};
+use rand::seq::SliceRandom;
 use tokio::{sync::watch, time};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -59,22 +60,26 @@ pub struct Registration {
     pub boot_id: String,
 }
 
-/// Keeps the agent registered with the gateway until `shutdown`, and publishes the cloud's id in `cloud`.
+/// Keeps the agent registered with one of the gateways of its cloud until `shutdown`, and publishes the cloud's id in `cloud`.
 pub async fn run_registration(
-    gateway: &Address,
+    gateways: &[Address],
     registration: Registration,
     capacity: Arc<dyn CapacitySource>,
     readiness: Readiness,
     cloud: watch::Sender<Option<CloudId>>,
     shutdown: CancellationToken,
 ) {
-    let client = HostServiceClient::new(agent_channel(gateway));
-    let mut agent = Agent { client, registration, capacity, last: Capacity::default(), readiness, cloud };
+    let mut clients: Vec<_> = gateways.iter().map(|gateway| HostServiceClient::new(agent_channel(gateway))).collect();
+    // So that not all agents begin with the same gateway.
+    clients.shuffle(&mut rand::rng());
+    let mut agent =
+        Agent { clients: clients.into(), registration, capacity, last: Capacity::default(), readiness, cloud };
     shutdown.run_until_cancelled(agent.run()).await;
 }
 
 struct Agent {
-    client: HostServiceClient<AgentChannel>,
+    /// The first is the one it is with.
+    clients: VecDeque<HostServiceClient<AgentChannel>>,
     registration: Registration,
     capacity: Arc<dyn CapacitySource>,
     last: Capacity,
@@ -103,8 +108,14 @@ impl Agent {
         }
     }
 
-    fn away(&self, what: &str, status: &Status) {
+    /// On to the next gateway, if there is one.
+    fn away(&mut self, what: &str, status: &Status) {
+        self.clients.rotate_left(1.min(self.clients.len()));
         self.readiness.set_not_ready(GATEWAY, format!("{what} failed: {}: {}", status.code(), status.message()));
+    }
+
+    fn gateway(&mut self) -> Result<&mut HostServiceClient<AgentChannel>, Status> {
+        self.clients.front_mut().ok_or_else(|| Status::failed_precondition("no gateway is configured"))
     }
 
     /// Registers, and answers with the time between heartbeats.
@@ -122,7 +133,7 @@ impl Agent {
             capacity: Some(capacity),
         });
         request.set_timeout(CALL_DEADLINE);
-        let answer = self.client.register(request).await?.into_inner();
+        let answer = self.gateway()?.register(request).await?.into_inner();
         let cloud: CloudId = answer
             .cloud_id
             .parse()
@@ -152,7 +163,7 @@ impl Agent {
                 backend_error: health.err().unwrap_or_default(),
             });
             request.set_timeout(CALL_DEADLINE);
-            if self.client.heartbeat(request).await?.into_inner().register_again {
+            if self.gateway()?.heartbeat(request).await?.into_inner().register_again {
                 tracing::info!("the gateway asks for a new registration");
                 return Ok(());
             }

@@ -82,7 +82,7 @@ pub struct AgentRuntime {
     pub readiness: Readiness,
     /// Cancelled when the agent shall end.
     pub shutdown: CancellationToken,
-    gateway: Address,
+    gateways: Vec<Address>,
     listen: Address,
     advertise: Option<Address>,
     publish: watch::Sender<Option<CloudId>>,
@@ -130,7 +130,7 @@ impl AgentRuntime {
             metrics: Metrics::new(service)?,
             readiness: Readiness::new(&[BACKEND, GATEWAY]),
             shutdown,
-            gateway: agent.gateway.clone(),
+            gateways: agent.gateway.clone(),
             listen: daemon.listen.clone().unwrap_or_else(|| Address::Unix(agent.state_dir.join(socket))),
             advertise: agent.advertise.clone(),
             publish,
@@ -164,7 +164,7 @@ pub async fn serve_agent(
         version = registration.agent_version, "starting"
     );
     let registered = run_registration(
-        &agent.gateway,
+        &agent.gateways,
         registration,
         capacity,
         agent.readiness.clone(),

@@ -88,7 +88,7 @@ struct Running {
     task: JoinHandle<()>,
 }
 
-fn start(socket: &Path) -> Running {
+fn start(sockets: &[&Path]) -> Running {
     let (backend, source) = watch::channel(Ok(()));
     let (publish, cloud) = watch::channel(None);
     let (readiness, stop) = (Readiness::new(&[BACKEND, GATEWAY]), CancellationToken::new());
@@ -100,9 +100,10 @@ fn start(socket: &Path) -> Running {
         agent_version: "0.1.0".into(),
         boot_id: "boot".into(),
     };
-    let (address, ready, ending) = (Address::Unix(socket.to_owned()), readiness.clone(), stop.clone());
+    let gateways: Vec<_> = sockets.iter().map(|socket| Address::Unix((*socket).to_owned())).collect();
+    let (ready, ending) = (readiness.clone(), stop.clone());
     let task = tokio::spawn(async move {
-        run_registration(&address, registration, Arc::new(Backend(source)), ready, publish, ending).await;
+        run_registration(&gateways, registration, Arc::new(Backend(source)), ready, publish, ending).await;
     });
     Running { readiness, cloud, backend, stop, task }
 }
@@ -120,7 +121,7 @@ async fn registers_beats_and_comes_back_when_the_gateway_does() {
     let socket = directory.path().join("host.sock");
     let gateway = Gateway::new();
     // The agent starts first, and finds nobody.
-    let agent = start(&socket);
+    let agent = start(&[&socket]);
     let (stop, serving) = gateway.serve(&socket).await;
     let first = until(&gateway.registered, |all| !all.is_empty()).await.remove(0);
     assert_eq!((first.host_name.as_str(), first.endpoint.as_str()), ("h1", "unix:/compute.sock"));
@@ -151,7 +152,7 @@ async fn registers_again_when_told_and_reports_a_broken_backend() {
     let socket = directory.path().join("host.sock");
     let gateway = Gateway::new();
     let (stop, serving) = gateway.serve(&socket).await;
-    let agent = start(&socket);
+    let agent = start(&[&socket]);
     until(&gateway.beats, |all| !all.is_empty()).await;
     gateway.forgetful.store(true, Ordering::SeqCst);
     until(&gateway.registered, |all| all.len() == 2).await;
@@ -164,4 +165,32 @@ async fn registers_again_when_told_and_reports_a_broken_backend() {
     agent.task.await.unwrap();
     stop.cancel();
     serving.await.unwrap();
+}
+
+#[tokio::test]
+async fn turns_to_another_gateway_when_its_own_does_not_answer() {
+    let directory = tempfile::tempdir().unwrap();
+    let sockets = [directory.path().join("one.sock"), directory.path().join("two.sock")];
+    let (one, two) = (Gateway::new(), Gateway::new());
+    let (stop_one, serving_one) = one.serve(&sockets[0]).await;
+    let (stop_two, serving_two) = two.serve(&sockets[1]).await;
+    let agent = start(&[&sockets[0], &sockets[1]]);
+    let is_one = tokio::select! {
+        _ = until(&one.beats, |all| !all.is_empty()) => true,
+        _ = until(&two.beats, |all| !all.is_empty()) => false,
+    };
+    let (its, serving, other) = if is_one {
+        (stop_one, serving_one, (&two, stop_two, serving_two))
+    } else {
+        (stop_two, serving_two, (&one, stop_one, serving_one))
+    };
+    its.cancel();
+    serving.await.unwrap();
+    until(&other.0.registered, |all| !all.is_empty()).await;
+    until(&other.0.beats, |all| all.len() >= 2).await;
+    assert!(agent.readiness.is_ready());
+    agent.stop.cancel();
+    agent.task.await.unwrap();
+    other.1.cancel();
+    other.2.await.unwrap();
 }

@@ -20,7 +20,7 @@ impl CapacitySource for Healthy {
 
 fn runtime(directory: &std::path::Path) -> AgentRuntime {
     let args = AgentArgs {
-        gateway: Address::Unix(directory.join("host.sock")),
+        gateway: vec![Address::Unix(directory.join("host.sock"))],
         state_dir: directory.join("state"),
         host_name: Some("h1".into()),
         host_id_file: directory.join("host-id"),
