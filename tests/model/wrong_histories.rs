@@ -1,0 +1,1 @@
+//! Histories that are wrong in one way each.
