@@ -235,7 +235,10 @@ fn answer(record: &Record, lives: &[Life<'_>], wrong: &mut Vec<String>) {
             let target = call.target();
             for (seen, target) in seen.iter().zip(target) {
                 if seen.key != target.key || target.id.as_ref().is_some_and(|id| *id != seen.id) {
-                    wrong.push(format!("call {op} was about {} and answered with {} ({})", target.key, seen.key, seen.id));
+                    wrong.push(format!(
+                        "call {op} was about {} and answered with {} ({})",
+                        target.key, seen.key, seen.id
+                    ));
                 }
             }
             if matches!(call, Call::Stop(_)) && seen.iter().any(|s| s.status != "STOPPED") {

@@ -95,7 +95,8 @@ impl ModelCloud {
                 Some(postgres_url(&way))
             }
         };
-        let args = ["--heartbeat-interval-ms=1000", "--heartbeat-timeout-ms=4000", "--stop-wait=2", "--memory-reserve-mib=0"];
+        let args =
+            ["--heartbeat-interval-ms=1000", "--heartbeat-timeout-ms=4000", "--stop-wait=1", "--memory-reserve-mib=0"];
         let config = GatewayConfig { database, args: args.map(str::to_owned).to_vec(), ..GatewayConfig::default() };
         self.gateways.push(Mutex::new(GatewayProcess::start(&dir, config).await?));
         Ok(())

@@ -65,7 +65,12 @@ pub struct Target {
 /// A call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Call {
-    Launch { name: String, vpc: String, subnet: String, volumes: Vec<String> },
+    Launch {
+        name: String,
+        vpc: String,
+        subnet: String,
+        volumes: Vec<String>,
+    },
     /// Makes anything but an instance.
     Create(Key),
     Get(Target),
@@ -150,7 +155,6 @@ pub enum Outcome {
 pub struct Record {
     /// Its number, unique in the run.
     pub op: u32,
-    pub client: usize,
     pub begun: Moment,
     pub ended: Moment,
     pub call: Call,

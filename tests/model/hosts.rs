@@ -29,7 +29,9 @@ pub fn differences(all: &[Seen], hosts: &[SimHost]) -> Vec<String> {
         let mut left = |what: &str, id: &String| wrong.push(format!("host {host} still has {what} {id}"));
         has.domains.keys().filter(|id| !of_kind(id, Kind::Instance)).for_each(|id| left("domain", id));
         has.volumes.keys().filter(|id| !of_kind(id, Kind::Volume)).for_each(|id| left("volume", id));
-        has.vpcs.iter().filter(|(id, v)| !of_kind(id, Kind::Vpc) || v.plugged.is_empty() && v.ports.is_empty())
+        has.vpcs
+            .iter()
+            .filter(|(id, v)| !of_kind(id, Kind::Vpc) || v.plugged.is_empty() && v.ports.is_empty())
             .for_each(|(id, _)| left("VPC", id));
         let plugged = has.vpcs.values().flat_map(|v| v.plugged.keys());
         plugged.filter(|id| !ports.contains(&(*host, id.as_str()))).for_each(|id| left("port", id));
@@ -81,6 +83,7 @@ fn volume(seen: &Seen, snapshots: &[(&str, Snapshot)], wrong: &mut Vec<String>) 
         _ => false,
     };
     if !right {
-        wrong.push(format!("{} ({}) is {} on host `{}`, found on {there:?}", seen.key, seen.id, seen.status, seen.host));
+        wrong
+            .push(format!("{} ({}) is {} on host `{}`, found on {there:?}", seen.key, seen.id, seen.status, seen.host));
     }
 }

@@ -37,7 +37,6 @@ pub struct Sight<'h> {
 pub struct Life<'h> {
     pub key: &'h Key,
     pub id: &'h str,
-    pub made_by: Option<&'h Record>,
     /// In the order in which they were answered.
     pub sights: Vec<Sight<'h>>,
     pub certain: Interval,
@@ -97,7 +96,6 @@ fn life<'h>(
     Life {
         key,
         id,
-        made_by,
         certain: Interval { from: sights[0].during.to, to: alive.map_or(until, |seen| until.max(seen)) },
         possible: Interval { from: made_by.map_or(Moment::ZERO, |r| r.begun), to: dead.unwrap_or(NEVER) },
         sights,
@@ -111,8 +109,6 @@ pub fn may_delete(delete: &Record, key: &Key, id: &str) -> bool {
     match &delete.outcome {
         Outcome::Refused { .. } => false,
         Outcome::Done(seen) => with_its_vpc || seen.iter().any(|s| s.id == id),
-        Outcome::Unknown { .. } => {
-            with_its_vpc || target.id.as_ref().map_or(target.key == *key, |target| target == id)
-        }
+        Outcome::Unknown { .. } => with_its_vpc || target.id.as_ref().map_or(target.key == *key, |target| target == id),
     }
 }

@@ -47,9 +47,7 @@ async fn begin(cloud: &Arc<ModelCloud>, fault: Fault) -> anyhow::Result<()> {
         }
         Fault::LoseAnswers(host) => {
             let effect = Effect::FailAfter(Code::Unavailable);
-            cloud.hosts[host]
-                .faults()
-                .inject(Rule::on_all(Method::ALL.iter().copied(), effect).with_probability(0.5));
+            cloud.hosts[host].faults().inject(Rule::on_all(Method::ALL.iter().copied(), effect).with_probability(0.5));
         }
         Fault::BreakBackend(host, role) => cloud.hosts[host].set_backend_error(role, Some("broken on purpose")),
         Fault::PowerOff(host) => cloud.hosts[host].power_off(),

@@ -17,8 +17,7 @@ pub async fn check(url: &str, all: &[Seen]) -> anyhow::Result<Vec<String>> {
         let (id, body, deleted): (String, String, Option<i64>) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
         instances.insert(id, (serde_json::from_str::<Value>(&body)?, deleted.is_some()));
     }
-    let shown: BTreeSet<&str> =
-        all.iter().filter(|s| s.key.kind == Kind::Instance).map(|s| s.id.as_str()).collect();
+    let shown: BTreeSet<&str> = all.iter().filter(|s| s.key.kind == Kind::Instance).map(|s| s.id.as_str()).collect();
     let there: BTreeSet<&str> = instances.keys().map(String::as_str).collect();
     if shown != there {
         wrong.push(format!("the API does not show the instances {:?}", there.symmetric_difference(&shown)));
@@ -41,7 +40,9 @@ pub async fn check(url: &str, all: &[Seen]) -> anyhow::Result<Vec<String>> {
             wrong.push(format!("host {id} counts {used:?} as promised, its instances have {promised:?}"));
         }
     }
-    for row in sqlx::query("SELECT id, instance_id FROM ports WHERE deleted_at IS NULL").fetch_all(&mut database).await? {
+    for row in
+        sqlx::query("SELECT id, instance_id FROM ports WHERE deleted_at IS NULL").fetch_all(&mut database).await?
+    {
         let (id, instance): (String, String) = (row.try_get(0)?, row.try_get(1)?);
         if instances.get(&instance).is_none_or(|(_, deleted)| *deleted) {
             wrong.push(format!("port {id} is of the deleted instance {instance}"));

@@ -16,7 +16,7 @@ use crate::{
     rows, seen,
 };
 
-const CLIENTS: usize = 8;
+const CLIENTS: usize = 12;
 const HOSTS: usize = 20;
 /// For how long calls are made where nobody says otherwise.
 const SECONDS: u64 = 30;
@@ -49,21 +49,16 @@ pub async fn run(engine: Engine, gateways: usize) -> anyhow::Result<()> {
     let cloud = Arc::new(ModelCloud::start(engine, gateways, HOSTS, capacity).await?);
     let mut history = Vec::new();
     let judged = act(&cloud, seed, Duration::from_secs(seconds), &mut history).await;
-    if judged.is_err() {
+    if let Err(error) = &judged {
         let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("model-{engine:?}-{gateways}-{seed}.txt"));
         let lines: Vec<String> = history.iter().map(|r| format!("{r:?}")).collect();
-        fs::write(&file, format!("{replay}\n{}\n{}", lines.join("\n"), cloud.logs().await))?;
+        fs::write(&file, format!("{replay}\n{error:#}\n{}\n{}", lines.join("\n"), cloud.logs().await))?;
         println!("the history and the gateways' logs are in {}", file.display());
     }
     judged.map_err(|error| error.context(format!("again with {replay}")))
 }
 
-async fn act(
-    cloud: &Arc<ModelCloud>,
-    seed: u64,
-    time: Duration,
-    history: &mut Vec<Record>,
-) -> anyhow::Result<()> {
+async fn act(cloud: &Arc<ModelCloud>, seed: u64, time: Duration, history: &mut Vec<Record>) -> anyhow::Result<()> {
     let calls = usize::try_from(time.as_secs() * CALLS_PER_SECOND)?;
     let size = Size {
         clients: CLIENTS,
@@ -78,8 +73,8 @@ async fn act(
     let supervised = Arc::clone(cloud);
     let _supervisor = AbortOnDropHandle::new(tokio::spawn(async move { supervised.supervise().await }));
     let mut clients = Vec::new();
-    for (number, steps) in plan.clients.into_iter().enumerate() {
-        let client = Client::new(number, cloud.clients().await?, start, format!("model-{seed}"));
+    for steps in plan.clients {
+        let client = Client::new(cloud.clients().await?, start, format!("model-{seed}"));
         clients.push(tokio::spawn(client.run(steps, stop.clone())));
     }
     let lanes: Vec<_> =
@@ -100,14 +95,7 @@ async fn act(
     println!("as intended {:?} after the last fault", mended.elapsed());
     let begun = start.elapsed();
     let end = all.iter().filter(|s| !seen::is_root(s)).cloned().collect();
-    history.push(Record {
-        op: 0,
-        client: CLIENTS,
-        begun,
-        ended: begun,
-        call: Call::List(Kind::Instance),
-        outcome: Outcome::Done(end),
-    });
+    history.push(Record { op: 0, begun, ended: begun, call: Call::List(Kind::Instance), outcome: Outcome::Done(end) });
     let mut wrong = check(history, PROMISED);
     cloud.stop_gateways().await?;
     wrong.extend(rows::check(&cloud.database().await, &all).await?);

@@ -46,7 +46,8 @@ impl PostgresServer {
     /// It does not start.
     pub fn restart(&self) -> anyhow::Result<()> {
         // Crashes are of the process, not of the machine: what the kernel has been given is safe without fsync.
-        let options = format!("-c listen_addresses='' -c unix_socket_directories={} -c fsync=off", self.dir.path().display());
+        let options =
+            format!("-c listen_addresses='' -c unix_socket_directories={} -c fsync=off", self.dir.path().display());
         self.run("pg_ctl", &["-w", "-D", &self.path("data"), "-l", &self.path("log"), "-o", &options, "start"])
     }
 

@@ -94,11 +94,7 @@ pub struct SimHostConfig {
 impl SimHostConfig {
     /// A large host whose guests shut down within 20 ms.
     #[must_use]
-    pub fn new(
-        name: impl Into<String>,
-        dir: impl Into<PathBuf>,
-        gateways: impl IntoIterator<Item = String>,
-    ) -> Self {
+    pub fn new(name: impl Into<String>, dir: impl Into<PathBuf>, gateways: impl IntoIterator<Item = String>) -> Self {
         Self {
             name: name.into(),
             dir: dir.into(),
