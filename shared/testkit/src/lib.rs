@@ -9,7 +9,7 @@ pub mod sim;
 pub mod wait;
 
 pub use grpc::GrpcClient;
-pub use process::{DaemonProcess, GatewayConfig, GatewayProcess};
+pub use process::{DaemonProcess, GatewayConfig, GatewayProcess, PostgresServer};
 pub use rest::RestClient;
 pub use sim::{Effect, Faults, Method, Role, SimHost, SimHostConfig};
 pub use wait::until;

@@ -2,6 +2,8 @@
 
 mod daemon;
 mod gateway;
+mod postgres;
 
 pub use daemon::{DaemonProcess, binary};
 pub use gateway::{GatewayConfig, GatewayProcess};
+pub use postgres::{PostgresServer, url as postgres_url};

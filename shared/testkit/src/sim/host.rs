@@ -23,7 +23,7 @@ pub(crate) struct Shared {
     /// The guests' own doings, such as taking their time to shut down.
     pub guests: Owned,
     pub(super) dir: PathBuf,
-    pub(super) gateway: Option<Channel>,
+    pub(super) gateways: Vec<Channel>,
     pub(super) model: Mutex<Model>,
     pub(super) calls: Mutex<BTreeMap<Method, u64>>,
     /// The last `traceparent` of each method.
@@ -57,8 +57,8 @@ impl Shared {
         self.dir.join(format!("{}-{role}.sock", self.name))
     }
 
-    pub fn gateway(&self) -> Option<Channel> {
-        self.gateway.clone()
+    pub fn gateways(&self) -> Vec<Channel> {
+        self.gateways.clone()
     }
 
     pub fn count(&self, method: Method) {

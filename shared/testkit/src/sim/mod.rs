@@ -78,8 +78,9 @@ pub struct SimHostConfig {
     pub name: String,
     /// Where the sockets are made.
     pub dir: PathBuf,
-    /// The gateway's `HostService`, such as `unix:/run/host.sock`; `None`: the host tells nobody that it lives.
-    pub gateway: Option<String>,
+    /// The gateways' `HostService`s, such as `unix:/run/host.sock`. An agent speaks to one of them, and to the next one when that does not
+    /// answer. None: the host tells nobody that it lives.
+    pub gateways: Vec<String>,
     /// What it offers.
     pub capacity: SimCapacity,
     /// How many vCPUs per processor the gateway may promise; more is a violation.
@@ -93,11 +94,11 @@ pub struct SimHostConfig {
 impl SimHostConfig {
     /// A large host whose guests shut down within 20 ms.
     #[must_use]
-    pub fn new(name: impl Into<String>, dir: impl Into<PathBuf>, gateway: Option<String>) -> Self {
+    pub fn new(name: impl Into<String>, dir: impl Into<PathBuf>, gateways: impl IntoIterator<Item = String>) -> Self {
         Self {
             name: name.into(),
             dir: dir.into(),
-            gateway,
+            gateways: gateways.into_iter().collect(),
             capacity: SimCapacity::default(),
             cpu_overcommit: 8,
             guest_shutdown: Some(Duration::from_millis(20)),
@@ -117,16 +118,17 @@ impl SimHost {
     /// Starts a host and its three agents.
     ///
     /// # Errors
-    /// A socket cannot be made, or the gateway's address is none.
+    /// A socket cannot be made, or a gateway's address is none.
     pub fn start(config: SimHostConfig) -> anyhow::Result<Self> {
-        let gateway = config.gateway.map(Endpoint::try_from).transpose()?;
+        let channel = |address| anyhow::Ok(Endpoint::try_from(address)?.connect_lazy());
+        let gateways = config.gateways.into_iter().map(channel).collect::<anyhow::Result<_>>()?;
         let shared = Shared {
             id: uuid::Uuid::new_v4().to_string(),
             pool_id: uuid::Uuid::new_v4().to_string(),
             faults: Faults::new(config.seed),
             guests: serve::Owned::default(),
             dir: config.dir,
-            gateway: gateway.map(|e| e.connect_lazy()),
+            gateways,
             model: Mutex::new(Model::new(config.name.clone(), config.capacity, config.cpu_overcommit)),
             calls: Mutex::default(),
             traces: Mutex::default(),

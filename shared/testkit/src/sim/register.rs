@@ -15,19 +15,28 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// How long to wait before another try to register.
 const RETRY: Duration = Duration::from_millis(50);
 
-/// Registers and sends heartbeats for as long as it is polled.
+/// Registers and sends heartbeats for as long as it is polled: to one gateway for as long as it answers, then to the next.
 pub(crate) async fn live(host: Arc<Shared>, role: Role, session: String) {
-    let Some(channel) = host.gateway() else { return };
-    let mut client = HostServiceClient::new(channel);
+    let mut clients: Vec<_> = host.gateways().into_iter().map(HostServiceClient::new).collect();
+    for at in (0..clients.len()).cycle() {
+        if let Err(error) = live_with(&host, role, &session, &mut clients[at]).await {
+            tracing::debug!(%error, %role, "a simulated agent looks for another gateway");
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+}
+
+/// Until the gateway does not answer.
+async fn live_with(
+    host: &Shared,
+    role: Role,
+    session: &str,
+    client: &mut HostServiceClient<Channel>,
+) -> Result<(), tonic::Status> {
     loop {
         host.reachable().await;
-        match register(&host, role, &session, &mut client).await {
-            Ok(interval) => heartbeats(&host, role, &session, &mut client, interval).await,
-            Err(error) => {
-                tracing::debug!(%error, %role, "a simulated agent cannot register yet");
-                tokio::time::sleep(RETRY).await;
-            }
-        }
+        let interval = register(host, role, session, client).await?;
+        heartbeats(host, role, session, client, interval).await?;
     }
 }
 
@@ -54,14 +63,14 @@ async fn register(
     Ok(Duration::from_millis(answer.heartbeat_interval_ms.max(1).into()))
 }
 
-/// Until the gateway asks to register again, or does not answer.
+/// Until the gateway asks to register again.
 async fn heartbeats(
     host: &Shared,
     role: Role,
     session: &str,
     client: &mut HostServiceClient<Channel>,
     interval: Duration,
-) {
+) -> Result<(), tonic::Status> {
     loop {
         host.heartbeat_due(interval).await;
         host.reachable().await;
@@ -75,9 +84,8 @@ async fn heartbeats(
             backend_error: backend_error.unwrap_or_default(),
         });
         request.set_timeout(DEADLINE);
-        match client.heartbeat(request).await {
-            Ok(answer) if !answer.get_ref().register_again => {}
-            _ => return,
+        if client.heartbeat(request).await?.get_ref().register_again {
+            return Ok(());
         }
     }
 }

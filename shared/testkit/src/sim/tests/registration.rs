@@ -55,11 +55,16 @@ struct Setup {
     _dir: TempDir,
 }
 
-fn setup() -> Setup {
-    let (dir, gateway, server) = (tempfile::tempdir().unwrap(), Gateway::default(), serve::Owned::default());
-    let socket = dir.path().join("host.sock");
+/// A gateway that listens on a socket until the second part is dropped.
+fn gateway(dir: &TempDir, name: &str) -> (Gateway, serve::Owned, String) {
+    let (gateway, server, socket) = (Gateway::default(), serve::Owned::default(), dir.path().join(name));
     serve::unix(&server, &socket, Routes::new(HostServiceServer::new(gateway.clone())).prepare(), |_, _| ()).unwrap();
-    let address = format!("unix:{}", socket.display());
+    (gateway, server, format!("unix:{}", socket.display()))
+}
+
+fn setup() -> Setup {
+    let dir = tempfile::tempdir().unwrap();
+    let (gateway, server, address) = gateway(&dir, "host.sock");
     let host = SimHost::start(SimHostConfig::new("h1", dir.path(), Some(address))).unwrap();
     Setup { gateway, host, _server: server, _dir: dir }
 }
@@ -119,4 +124,22 @@ async fn new_capacity_and_a_broken_backend_are_told() {
     let vcpus = |h: &HeartbeatRequest| h.capacity.as_ref().and_then(|c| c.compute.as_ref()).map(|c| c.vcpus);
     s.until("the capacity", |seen| seen.heartbeats.iter().any(|h| vcpus(h) == Some(3))).await;
     s.until("the error", |seen| seen.heartbeats.iter().any(|h| h.backend_error == "ovsdb-server is gone")).await;
+}
+
+#[tokio::test]
+async fn an_agent_whose_gateway_is_gone_turns_to_the_next_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let (first, server, one) = gateway(&dir, "one.sock");
+    let (second, _server, other) = gateway(&dir, "other.sock");
+    let host = SimHost::start(SimHostConfig::new("h1", dir.path(), [one, other])).unwrap();
+    let registered = |gateway: &Gateway| gateway.seen.lock().unwrap().registered.len();
+    until_true("three registrations", PATIENCE, || registered(&first) == 3).await.unwrap();
+    assert_eq!(registered(&second), 0, "the first one answers");
+    drop(server);
+    until_true("three registrations with the other", PATIENCE, || registered(&second) >= 3).await.unwrap();
+    let sessions = |gateway: &Gateway| -> std::collections::BTreeSet<String> {
+        gateway.seen.lock().unwrap().registered.iter().map(|r| r.session_id.clone()).collect()
+    };
+    assert_eq!(sessions(&first), sessions(&second), "the agents are the same ones");
+    assert_eq!(host.name(), "h1");
 }
