@@ -11,6 +11,7 @@ mod load;
 mod memory;
 mod native;
 mod read;
+mod scale;
 mod table;
 
 use std::{path::PathBuf, time::Duration};
@@ -47,6 +48,8 @@ enum What {
     Create,
     /// (d) Resident memory. Needs root, libvirtd and Open vSwitch.
     Memory,
+    /// (e) Many hosts and instances, on both databases, with simulated agents.
+    Scale(scale::Args),
     /// A reference server; started by the benchmark itself.
     #[command(hide = true)]
     Bare(bare::Args),
@@ -73,6 +76,11 @@ async fn main() -> anyhow::Result<()> {
     }
     if all || matches!(what, What::Memory) {
         memory::measure(&mut table).await?;
+    }
+    match what {
+        What::All => scale::measure(&mut table, &scale::Args::default()).await?,
+        What::Scale(size) => scale::measure(&mut table, &size).await?,
+        _ => {}
     }
     println!("{table}");
     anyhow::ensure!(table.all_met(), "a budget is not met");

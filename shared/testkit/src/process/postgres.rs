@@ -20,6 +20,7 @@ const USER: &str = "postgres";
 pub struct PostgresServer {
     dir: tempfile::TempDir,
     bin: PathBuf,
+    durable: bool,
 }
 
 impl PostgresServer {
@@ -28,13 +29,25 @@ impl PostgresServer {
     /// # Errors
     /// PostgreSQL is not installed, or does not start.
     pub fn start() -> anyhow::Result<Self> {
+        Self::make(false)
+    }
+
+    /// Makes and starts one that flushes what it commits to the disk, for benchmarks.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn durable() -> anyhow::Result<Self> {
+        Self::make(true)
+    }
+
+    fn make(durable: bool) -> anyhow::Result<Self> {
         let versions = fs::read_dir(VERSIONS).context("PostgreSQL is not installed")?;
         let newest = versions.flatten().map(|e| e.path()).max().context("PostgreSQL is not installed")?;
         let dir = tempfile::Builder::new().prefix("cloud-pg-").tempdir()?;
         if geteuid().is_root() {
             chown(dir.path(), Some(user_id()?), None)?;
         }
-        let server = Self { dir, bin: newest.join("bin") };
+        let server = Self { dir, bin: newest.join("bin"), durable };
         server.run("initdb", &["--auth=trust", "--username=cloud", "--no-sync", "-D", &server.path("data")])?;
         server.restart()?;
         Ok(server)
@@ -46,8 +59,9 @@ impl PostgresServer {
     /// It does not start.
     pub fn restart(&self) -> anyhow::Result<()> {
         // Crashes are of the process, not of the machine: what the kernel has been given is safe without fsync.
+        let fsync = if self.durable { "on" } else { "off" };
         let options =
-            format!("-c listen_addresses='' -c unix_socket_directories={} -c fsync=off", self.dir.path().display());
+            format!("-c listen_addresses='' -c unix_socket_directories={} -c fsync={fsync}", self.dir.path().display());
         self.run("pg_ctl", &["-w", "-D", &self.path("data"), "-l", &self.path("log"), "-o", &options, "start"])
     }
 

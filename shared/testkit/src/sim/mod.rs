@@ -149,7 +149,7 @@ impl SimHost {
         Role::ALL.into_iter().try_for_each(|role| self.start_agent(role))
     }
 
-    fn running(&self) -> std::sync::MutexGuard<'_, Running> {
+    fn agents(&self) -> std::sync::MutexGuard<'_, Running> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -189,6 +189,17 @@ impl SimHost {
         self.shared.model().is.clone()
     }
 
+    /// How many guests run. Cheaper than a [`snapshot`](Self::snapshot).
+    #[must_use]
+    pub fn running(&self) -> usize {
+        self.shared.model().is.running()
+    }
+
+    /// Changes what exists on the host, as nobody who goes through the agents could.
+    pub fn edit(&self, change: impl FnOnce(&mut Snapshot)) {
+        change(&mut self.shared.model().is);
+    }
+
     /// What a guest does; `None`: it is not here. Cheaper than a [`snapshot`](Self::snapshot).
     #[must_use]
     pub fn power(&self, id: &str) -> Option<PowerState> {
@@ -224,12 +235,12 @@ impl SimHost {
     /// # Errors
     /// Its socket cannot be made.
     pub fn start_agent(&self, role: Role) -> std::io::Result<()> {
-        self.running().start(&self.shared, role)
+        self.agents().start(&self.shared, role)
     }
 
     /// Kills an agent as SIGKILL does. What it made stays.
     pub fn kill_agent(&self, role: Role) {
-        self.running().kill(role);
+        self.agents().kill(role);
     }
 
     /// Kills an agent and starts it again.
@@ -242,7 +253,7 @@ impl SimHost {
 
     /// The power fails: agents are gone, guests are off, volumes stay.
     pub fn power_off(&self) {
-        self.running().kill_all();
+        self.agents().kill_all();
         self.shared.model().power_off();
         self.shared.settings().boot_id = uuid::Uuid::new_v4().to_string();
     }

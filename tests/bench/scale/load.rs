@@ -1,0 +1,195 @@
+//! Launches at a steady rate, and reads beside them.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use cloud_contracts::v1::{
+    CreateVpcRequest, GetInstanceRequest, LaunchInstanceRequest, ListInstancesRequest,
+    instance_service_client::InstanceServiceClient, vpc_service_client::VpcServiceClient,
+};
+use cloud_testkit::{GatewayProcess, GrpcClient, SimHost};
+use hdrhistogram::Histogram;
+use rand::Rng as _;
+use tokio::task::JoinSet;
+
+use super::process::Meter;
+use crate::load::{histogram, micros};
+
+/// Instances of one small tenant: what a launch makes grow is the VPC that it joins.
+const IN_VPC: usize = 5;
+/// Reads per second beside the launches.
+const GETS: u32 = 200;
+const LISTS: u32 = 20;
+/// How long before the measurement the same load goes on.
+const WARM: Duration = Duration::from_secs(3);
+/// How long the last launches may take to run.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// How fast something answered.
+#[derive(Debug, Clone, Copy)]
+pub struct Latency {
+    /// The middle.
+    pub p50: Duration,
+    /// The slowest of a hundred.
+    pub p99: Duration,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Load {
+    /// Launches answered, per second.
+    pub accepted: f64,
+    /// Guests that came to run, per second.
+    pub running: f64,
+    /// `LaunchInstance`.
+    pub launch: Latency,
+    /// `GetInstance`.
+    pub get: Latency,
+    /// `ListInstances`, a page of 50.
+    pub list: Latency,
+    /// The gateway's processor time, in hundredths of one core.
+    pub cpu_percent: f64,
+}
+
+/// One kind of call at a steady rate: each is sent when it is due, whether or not those before it have been answered.
+async fn steady<F, Fut>(rate: u32, begin: Instant, end: Instant, mut call: F) -> anyhow::Result<Histogram<u64>>
+where
+    F: FnMut(usize) -> Fut,
+    Fut: Future<Output = anyhow::Result<()>> + Send + 'static,
+{
+    let mut ticks = tokio::time::interval(Duration::from_secs(1) / rate);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Burst);
+    let mut calls = JoinSet::new();
+    let mut latency = histogram()?;
+    for number in 0.. {
+        let due = ticks.tick().await.into_std();
+        if due >= end {
+            break;
+        }
+        let answer = call(number);
+        calls.spawn(async move {
+            answer.await?;
+            // From when it was due: a client that is held up does not flatter the server.
+            anyhow::Ok((due, micros(due)))
+        });
+        while let Some(done) = calls.try_join_next() {
+            record(&mut latency, begin, done??);
+        }
+    }
+    while let Some(done) = calls.join_next().await {
+        record(&mut latency, begin, done??);
+    }
+    Ok(latency)
+}
+
+fn record(latency: &mut Histogram<u64>, begin: Instant, (due, micros): (Instant, u64)) {
+    if due >= begin {
+        latency.saturating_record(micros);
+    }
+}
+
+fn latency(of: &Histogram<u64>) -> Latency {
+    let at = |q| Duration::from_micros(of.value_at_quantile(q));
+    Latency { p50: at(0.5), p99: at(0.99) }
+}
+
+fn running(hosts: &[SimHost]) -> usize {
+    hosts.iter().map(SimHost::running).sum()
+}
+
+impl Load {
+    /// Runs it.
+    pub async fn run(
+        gateway: &mut GatewayProcess,
+        hosts: &[SimHost],
+        rate: u32,
+        time: Duration,
+    ) -> anyhow::Result<Self> {
+        let channels = (0..4).map(|_| gateway.grpc()).collect::<anyhow::Result<Vec<GrpcClient>>>()?;
+        let clients: Arc<Vec<_>> = Arc::new(channels.iter().map(|c| InstanceServiceClient::new(c.service())).collect());
+        let launches = rate as usize * usize::try_from((WARM + time).as_secs())?;
+        make_vpcs(&channels[0], launches.div_ceil(IN_VPC) + 1).await?;
+        let page = ListInstancesRequest { page_size: 50, ..ListInstancesRequest::default() };
+        let known = clients[0].clone().list_instances(ListInstancesRequest { page_size: 500, ..page.clone() }).await?;
+        let answer = known.into_inner();
+        let ids: Arc<Vec<String>> = Arc::new(answer.instances.into_iter().map(|i| i.id).collect());
+        let token = answer.next_page_token;
+
+        let begin = Instant::now() + WARM;
+        let end = begin + time;
+        let launch = {
+            let clients = Arc::clone(&clients);
+            steady(rate, begin, end, move |number| {
+                let mut client = clients[number % clients.len()].clone();
+                async move {
+                    let request = LaunchInstanceRequest {
+                        name: format!("load-{number}"),
+                        image: "tiny".into(),
+                        instance_type: "tiny".into(),
+                        vpc: format!("load-{}", number / IN_VPC),
+                        ..LaunchInstanceRequest::default()
+                    };
+                    client.launch_instance(request).await.map(drop).context("a launch was refused")
+                }
+            })
+        };
+        let get = {
+            let (clients, ids) = (Arc::clone(&clients), Arc::clone(&ids));
+            steady(GETS, begin, end, move |number| {
+                let mut client = clients[number % clients.len()].clone();
+                let id = ids[rand::rng().random_range(0..ids.len())].clone();
+                async move { client.get_instance(GetInstanceRequest { id }).await.map(drop).context("a get failed") }
+            })
+        };
+        let list = {
+            let clients = Arc::clone(&clients);
+            steady(LISTS, begin, end, move |number| {
+                let mut client = clients[number % clients.len()].clone();
+                // The first page, and one from the middle.
+                let page_token = if number % 2 == 0 { String::new() } else { token.clone() };
+                let request = ListInstancesRequest { page_token, ..page.clone() };
+                async move { client.list_instances(request).await.map(drop).context("a list failed") }
+            })
+        };
+        let pid = gateway.process().context("the gateway runs")?.pid();
+        let measured = async {
+            tokio::time::sleep_until(begin.into()).await;
+            let (meter, before) = (Meter::start(pid)?, running(hosts));
+            tokio::time::sleep_until(end.into()).await;
+            anyhow::Ok((meter.read()?.cpu_percent, running(hosts) - before))
+        };
+        let (launch, get, list, (cpu_percent, ran)) = tokio::try_join!(launch, get, list, measured)?;
+        tokio::time::sleep(DRAIN).await;
+        #[allow(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+        let per_second = |count: usize| count as f64 / time.as_secs_f64();
+        Ok(Self {
+            accepted: per_second(usize::try_from(launch.len())?),
+            running: per_second(ran),
+            launch: latency(&launch),
+            get: latency(&get),
+            list: latency(&list),
+            cpu_percent,
+        })
+    }
+}
+
+/// The VPCs of the tenants to come.
+async fn make_vpcs(client: &GrpcClient, count: usize) -> anyhow::Result<()> {
+    let mut calls = JoinSet::new();
+    for number in 0..count {
+        let mut vpcs = VpcServiceClient::new(client.service());
+        calls.spawn(async move {
+            vpcs.create_vpc(CreateVpcRequest { name: format!("load-{number}"), ..CreateVpcRequest::default() }).await
+        });
+        if calls.len() >= 32 {
+            calls.join_next().await.context("a call")???;
+        }
+    }
+    while let Some(done) = calls.join_next().await {
+        done??;
+    }
+    Ok(())
+}
