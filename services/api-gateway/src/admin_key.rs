@@ -7,8 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// How the secret of a key begins, so that a secret that leaks is recognised.
-const PREFIX: &str = "tck_";
+use cloud_core::services::new_secret;
+
 /// The shortest secret that is taken from an existing file.
 const SHORTEST: usize = 24;
 
@@ -52,7 +52,7 @@ pub fn ensure(path: &Path) -> Result<String, KeyError> {
         Err(KeyError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
         other => return other,
     }
-    let secret = format!("{PREFIX}{}", hex::encode(rand::random::<[u8; 32]>()));
+    let secret = new_secret();
     write_new(path, &format!("{secret}\n")).map_err(failed("write"))?;
     // Another gateway that starts on the same directory may have been first.
     read(path)
@@ -100,6 +100,8 @@ fn write_and_link(temporary: &Path, path: &Path, text: &str) -> io::Result<()> {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
+    use cloud_core::services::SECRET_PREFIX;
+
     use super::*;
 
     #[test]
@@ -107,7 +109,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state/admin.key");
         let secret = ensure(&path).unwrap();
-        assert!(secret.starts_with(PREFIX) && secret.len() == PREFIX.len() + 64, "{secret}");
+        assert!(secret.starts_with(SECRET_PREFIX) && secret.len() == SECRET_PREFIX.len() + 64, "{secret}");
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         assert_eq!(ensure(&path).unwrap(), secret, "an existing key is kept");
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "nothing else is left");

@@ -3,10 +3,13 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::Parser;
-use cloud_core::services::Settings;
+use cloud_core::{
+    model::{Limited, NO_LIMIT, default_limits},
+    services::Settings,
+};
 use cloud_service_kit::{Address, config::DaemonArgs, server::TlsArgs};
 
-use crate::adapters::images::ImageOptions;
+use crate::{adapters::images::ImageOptions, http::CallRate};
 
 /// The public address where none is given.
 const LISTEN: &str = "127.0.0.1:8080";
@@ -46,6 +49,35 @@ pub struct Config {
     /// Instances and hosts.
     #[command(flatten)]
     pub limits: LimitArgs,
+    /// Projects and keys.
+    #[command(flatten)]
+    pub tenants: TenantArgs,
+}
+
+/// The flags of projects and keys.
+#[derive(Debug, Clone, clap::Args)]
+pub struct TenantArgs {
+    /// Limits of projects that have none of their own, such as `instances=20,vcpus=80`, over the built-in ones; `none` is no limit. Known are
+    /// instances, vcpus, memory_mib, volume_gib, snapshots, vpcs, floating_ips.
+    #[arg(long, env = "CLOUD_QUOTA", value_name = "RESOURCE=LIMIT,…", value_delimiter = ',', value_parser = quota)]
+    pub quota: Vec<(Limited, u64)>,
+    /// How often each API key may call this gateway, in calls a second; 0: as often as it likes.
+    #[arg(long, env = "CLOUD_RATE_LIMIT", value_name = "CALLS", default_value_t = CallRate::default().per_second)]
+    pub rate_limit: u32,
+    /// How many calls an API key may make at once after a rest.
+    #[arg(long, env = "CLOUD_RATE_LIMIT_BURST", value_name = "CALLS", default_value_t = CallRate::default().burst)]
+    pub rate_limit_burst: u32,
+}
+
+fn quota(text: &str) -> Result<(Limited, u64), String> {
+    let names = || Limited::ALL.map(Limited::as_str).join(", ");
+    let (name, limit) = text.split_once('=').ok_or_else(|| "must be RESOURCE=LIMIT".to_owned())?;
+    let of = Limited::parse(name).ok_or_else(|| format!("`{name}` is not limited: use {}", names()))?;
+    let limit = match limit {
+        "none" => NO_LIMIT,
+        number => number.parse().map_err(|_| format!("`{number}` must be a whole number, or none"))?,
+    };
+    if limit > NO_LIMIT { Err(format!("`{limit}` is too large: none is no limit")) } else { Ok((of, limit)) }
 }
 
 /// The flags of images.
@@ -150,8 +182,15 @@ impl Config {
             console_ttl: Duration::from_secs(limits.console_ttl),
             mtu: limits.guest_mtu,
             import_timeout: Duration::from_secs(self.images.import_timeout),
+            quota: default_limits().into_iter().chain(self.tenants.quota.iter().copied()).collect(),
             ..Settings::default()
         }
+    }
+
+    /// How often each key may call.
+    #[must_use]
+    pub fn calls(&self) -> CallRate {
+        CallRate { per_second: self.tenants.rate_limit, burst: self.tenants.rate_limit_burst }
     }
 
     /// What the image store is told.

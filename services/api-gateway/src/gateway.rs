@@ -190,6 +190,7 @@ impl Cloud {
             images: Arc::clone(&images),
             consoles: agents.clone(),
             public_url: config.public_url.clone().unwrap_or_else(|| url(public.local_addr(), tls.is_some())),
+            calls: config.calls(),
             readiness: readiness.clone(),
             metrics,
         };

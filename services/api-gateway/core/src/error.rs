@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::ports::StoreError;
+use crate::{model::Shortage, ports::StoreError};
 
 /// A kind of resource, as users call it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -27,6 +27,14 @@ pub enum Kind {
     Project,
     /// An API key.
     ApiKey,
+    /// A project's limits.
+    Quota,
+    /// A security group.
+    SecurityGroup,
+    /// A snapshot.
+    Snapshot,
+    /// An SSH key.
+    SshKey,
 }
 
 impl Kind {
@@ -44,6 +52,10 @@ impl Kind {
             Self::Host => "host",
             Self::Project => "project",
             Self::ApiKey => "api key",
+            Self::Quota => "quota",
+            Self::SecurityGroup => "security group",
+            Self::Snapshot => "snapshot",
+            Self::SshKey => "ssh key",
         }
     }
 }
@@ -105,6 +117,14 @@ pub enum CoreError {
         /// What there was no room for, host by host.
         message: String,
     },
+    /// A limit of the project.
+    #[error("{}", over(.project, .shortages))]
+    QuotaExceeded {
+        /// The project's name.
+        project: String,
+        /// Each limit that does not suffice.
+        shortages: Vec<Shortage>,
+    },
     /// The caller may not do this.
     #[error("{0}")]
     Denied(String),
@@ -123,6 +143,12 @@ pub enum CoreError {
     /// A fault of the cloud itself.
     #[error("internal error")]
     Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// What users read of limits that do not suffice.
+fn over(project: &str, shortages: &[Shortage]) -> String {
+    let all: Vec<_> = shortages.iter().map(ToString::to_string).collect();
+    format!("the quota of project `{project}` does not suffice: {}", all.join("; "))
 }
 
 impl CoreError {

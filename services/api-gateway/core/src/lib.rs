@@ -4,6 +4,7 @@
 //! hosts until they are as intended. Both see the world through [`ports`]: a store, and the three agents of every host.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+pub mod authorization;
 mod error;
 pub mod model;
 pub mod ports;

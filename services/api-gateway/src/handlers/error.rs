@@ -29,6 +29,12 @@ pub(crate) fn service_error(error: CoreError) -> ServiceError {
             let subject = if reason == "NO_HOST" { Kind::Host.as_str() } else { reason };
             ServiceError::new(Code::ResourceExhausted, reason, message.clone()).with_quota_violation(subject, message)
         }
+        CoreError::QuotaExceeded { project, shortages } => {
+            let exceeded = plain(Code::ResourceExhausted, "QUOTA_EXCEEDED").with_metadata("project", &project);
+            shortages.iter().fold(exceeded, |error, short| {
+                error.with_quota_violation(format!("project:{project}/{}", short.of.as_str()), short.to_string())
+            })
+        }
         CoreError::Denied(_) => plain(Code::PermissionDenied, "PERMISSION_DENIED"),
         CoreError::Unauthenticated(_) => plain(Code::Unauthenticated, "UNAUTHENTICATED"),
         CoreError::Deadline(_) => plain(Code::DeadlineExceeded, "DEADLINE_EXCEEDED"),

@@ -13,6 +13,7 @@ use cloud_core::{
     services::{NewImage, Services},
 };
 use cloud_domain::ImageId;
+use cloud_rest::Subject;
 use cloud_service_kit::ServiceError;
 use futures::{Stream, StreamExt};
 use tokio::time::timeout;
@@ -106,10 +107,12 @@ impl<S: Store> ImageService for Images<S> {
         &self,
         request: Request<Streaming<v1::UploadImageRequest>>,
     ) -> Result<Response<v1::Image>, Status> {
+        let subject = request.extensions().get::<Subject>().cloned().unwrap_or_default();
         let (caller, mut request) = (caller(&request)?, request.into_inner());
         let Some(Message::Header(header)) = request.message().await?.and_then(|m| m.message) else {
             return Err(ServiceError::invalid("header", "the first message is the image's header").into());
         };
+        subject.set(&header.name);
         let bytes = request.map(|message| match message?.message {
             Some(Message::Data(data)) => Ok(data),
             Some(Message::Header(_)) | None => {

@@ -4,6 +4,7 @@
 //! extensions.
 
 mod agent_hosts;
+mod api_keys;
 mod console;
 mod error;
 mod events;
@@ -13,6 +14,7 @@ mod instance_types;
 mod instances;
 mod ports;
 mod projects;
+mod quotas;
 mod subnets;
 mod unbuilt;
 mod volumes;
@@ -20,8 +22,9 @@ mod vpcs;
 mod wire;
 
 pub use agent_hosts::AgentHosts;
+pub use api_keys::ApiKeys;
 pub use console::{ConsoleLine, Consoles};
-pub(crate) use error::{backend, status};
+pub(crate) use error::{backend, service_error, status};
 pub use events::Events;
 pub use hosts::Hosts;
 pub use images::Images;
@@ -29,6 +32,7 @@ pub use instance_types::InstanceTypes;
 pub use instances::Instances;
 pub use ports::Ports;
 pub use projects::Projects;
+pub use quotas::Quotas;
 pub use subnets::Subnets;
 pub use unbuilt::Unbuilt;
 pub use volumes::Volumes;

@@ -1,7 +1,6 @@
 //! Services of the contract that are not built yet: every method is UNIMPLEMENTED, by the generated default.
 
 use cloud_contracts::v1::{
-    api_key_service_server::ApiKeyService, quota_service_server::QuotaService,
     security_group_service_server::SecurityGroupService, snapshot_service_server::SnapshotService,
     ssh_key_service_server::SshKeyService,
 };
@@ -9,10 +8,6 @@ use cloud_contracts::v1::{
 /// Answers for what is not built.
 pub struct Unbuilt;
 
-#[tonic::async_trait]
-impl ApiKeyService for Unbuilt {}
-#[tonic::async_trait]
-impl QuotaService for Unbuilt {}
 #[tonic::async_trait]
 impl SecurityGroupService for Unbuilt {}
 #[tonic::async_trait]

@@ -2,6 +2,7 @@
 
 use cloud_contracts::v1;
 use cloud_core::{
+    CoreError,
     model::{Caller, Timestamp},
     services::PageRequest,
 };
@@ -19,6 +20,12 @@ pub(crate) fn caller<M>(request: &Request<M>) -> Result<Caller, Status> {
 pub(crate) fn time(at: Timestamp) -> Option<prost_types::Timestamp> {
     let nanos = i32::try_from(at.0.rem_euclid(1_000_000)).unwrap_or(0) * 1000;
     Some(prost_types::Timestamp { seconds: at.0.div_euclid(1_000_000), nanos })
+}
+
+/// A moment from the wire.
+pub(crate) fn moment(at: prost_types::Timestamp, field: &'static str) -> Result<Timestamp, CoreError> {
+    let micros = at.seconds.checked_mul(1_000_000).and_then(|s| s.checked_add(i64::from(at.nanos / 1000)));
+    micros.map(Timestamp).ok_or_else(|| CoreError::invalid(field, "is out of range"))
 }
 
 /// Which page.

@@ -3,8 +3,8 @@
 //! # Theory of operation
 //!
 //! The same service objects answer gRPC and REST: the generated REST routes call the tonic traits in process. What both need (who calls,
-//! request ids, traces, metrics, deadlines) is done by tower layers, since interceptors do not run for calls in process. From the outside in:
-//! trace and metrics, deadline (both from the kit), gRPC-Web to gRPC, a panic's answer, authentication, the handler.
+//! request ids, traces, metrics, deadlines, who may) is done by tower layers, since interceptors do not run for calls in process. From the outside in:
+//! trace and metrics, deadline (both from the kit), gRPC-Web to gRPC, a panic's answer, authentication, admission (rate and rule), the handler.
 //!
 //! | part | who may |
 //! | --- | --- |
@@ -13,8 +13,10 @@
 //! | `/console/{token}` | holders of the token in the path |
 //! | `/metrics` | this machine's processes, and operators (see [`metrics`]) |
 
+mod admit;
 mod auth;
 mod console;
+mod limits;
 mod metrics;
 mod panic;
 mod upload;
@@ -35,10 +37,14 @@ use tonic_web::GrpcWebLayer;
 use crate::{
     adapters::images::DirectoryImages,
     handlers::{
-        Consoles, Events, Hosts, Images, InstanceTypes, Instances, Ports, Projects, Subnets, Unbuilt, Volumes, Vpcs,
+        ApiKeys, Consoles, Events, Hosts, Images, InstanceTypes, Instances, Ports, Projects, Quotas, Subnets, Unbuilt,
+        Volumes, Vpcs,
     },
 };
 
+use limits::Limits;
+
+pub use limits::CallRate;
 pub use metrics::Gauges;
 
 /// What the public port is made of.
@@ -55,6 +61,8 @@ pub struct PublicApi<S> {
     pub consoles: Arc<dyn Consoles>,
     /// What console URLs begin with.
     pub public_url: String,
+    /// How often each key may call.
+    pub calls: CallRate,
     /// What is ready.
     pub readiness: Readiness,
     /// What is measured.
@@ -101,8 +109,12 @@ impl<S: Store> PublicApi<S> {
         let images = Images::new(self.services.clone(), Arc::clone(&self.images));
         let authenticate =
             middleware::from_fn_with_state(auth::Auth(self.services.identity.clone()), auth::authenticate::<S>);
-        let grpc = grpc.layer(authenticate.clone()).layer(panic::grpc()).layer(GrpcWebLayer::new());
-        let rest = rest.merge(upload::router(images)).layer(authenticate).layer(panic::rest());
+        let limits = Arc::new(Limits::new(self.calls, self.metrics.registry())?);
+        let admission = admit::Admission { limits, audit: self.services.audit.clone() };
+        let admit = middleware::from_fn_with_state(admission, admit::admit::<S>);
+        let grpc = grpc.layer(admit.clone()).layer(authenticate.clone());
+        let grpc = grpc.layer(panic::grpc()).layer(GrpcWebLayer::new());
+        let rest = rest.merge(upload::router(images)).layer(admit).layer(authenticate).layer(panic::rest());
         let open = service::add_reflection(Routes::default(), &SERVICES)?
             .add_service(self.readiness.grpc(SERVICES.map(str::to_owned).to_vec()));
         let open = open.into_axum_router().reset_fallback().layer(GrpcWebLayer::new());
@@ -140,8 +152,8 @@ impl<S: Store> PublicApi<S> {
             host_service_server, HostServiceServer, host_service, Hosts(services.clone());
             event_service_server, EventServiceServer, event_service, Events(services.clone());
             project_service_server, ProjectServiceServer, project_service, Projects(services.clone());
-            api_key_service_server, ApiKeyServiceServer, api_key_service, Unbuilt;
-            quota_service_server, QuotaServiceServer, quota_service, Unbuilt;
+            api_key_service_server, ApiKeyServiceServer, api_key_service, ApiKeys(services.clone());
+            quota_service_server, QuotaServiceServer, quota_service, Quotas(services.clone());
             security_group_service_server, SecurityGroupServiceServer, security_group_service, Unbuilt;
             snapshot_service_server, SnapshotServiceServer, snapshot_service, Unbuilt;
             ssh_key_service_server, SshKeyServiceServer, ssh_key_service, Unbuilt;

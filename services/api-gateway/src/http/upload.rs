@@ -11,6 +11,7 @@ use axum::{
 };
 use cloud_contracts::v1;
 use cloud_core::{model::Caller, ports::Store};
+use cloud_rest::Subject;
 use cloud_service_kit::ServiceError;
 use futures::StreamExt;
 use http::StatusCode;
@@ -20,7 +21,7 @@ use tonic::Status;
 use super::rest_response;
 use crate::handlers::Images;
 
-const PATH: &str = "/images:upload";
+pub(super) const PATH: &str = "/images:upload";
 
 /// The route, under `/v1` too. Without the limit of JSON bodies: the image store has its own.
 pub(super) fn router<S: Store>(images: Images<S>) -> Router {
@@ -31,6 +32,7 @@ pub(super) fn router<S: Store>(images: Images<S>) -> Router {
 async fn upload<S: Store>(
     State(images): State<Images<S>>,
     Extension(caller): Extension<Caller>,
+    Extension(subject): Extension<Subject>,
     Query(query): Query<BTreeMap<String, String>>,
     request: Request,
 ) -> Response {
@@ -38,6 +40,7 @@ async fn upload<S: Store>(
         Ok(header) => header,
         Err(error) => return rest_response(&error.into()),
     };
+    subject.set(&header.name);
     let bytes = request.into_body().into_data_stream();
     let bytes = bytes.map(|chunk| {
         chunk.map_err(|error| {

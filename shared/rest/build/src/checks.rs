@@ -2,7 +2,7 @@
 use std::{collections::HashSet, fmt::Write};
 
 use anyhow::{Result, ensure};
-use prost_reflect::{DescriptorPool, FieldDescriptor, Kind, MessageDescriptor};
+use prost_reflect::{DescriptorPool, FieldDescriptor, Kind, MessageDescriptor, MethodDescriptor};
 
 use crate::{
     api::{Api, Method, Service},
@@ -254,6 +254,24 @@ fn write_service(out: &mut String, service: &Service, names: &Names) -> Result<(
     Ok(())
 }
 
+/// The fields that name what a call is about, the first that there is.
+const SUBJECTS: [&str; 4] = ["id", "name", "project", "vpc"];
+
+/// Tells layers what a call is about. A stream says it in its first message, which the service reads.
+fn subject(method: &MethodDescriptor) -> String {
+    let input = method.input();
+    let plain = |field: &FieldDescriptor| {
+        field.kind() == Kind::String && !field.is_list() && !has_option(field) && oneof(field).is_none()
+    };
+    let field = SUBJECTS.iter().find_map(|name| input.get_field_by_name(name)).filter(plain);
+    match field {
+        Some(field) if !method.is_client_streaming() => {
+            format!("::cloud_rest::Subject::tell(&request, &request.get_ref().{});", snake(field.name()))
+        }
+        _ => String::new(),
+    }
+}
+
 fn write_method(out: &mut String, method: &Method, names: &Names) -> Result<()> {
     let descriptor = &method.descriptor;
     let (input, output) = (names.message(&descriptor.input()), names.message(&descriptor.output()));
@@ -266,7 +284,7 @@ fn write_method(out: &mut String, method: &Method, names: &Names) -> Result<()> 
     } else {
         // A stream's messages are the service's own to check, as they come.
         let check = if descriptor.is_client_streaming() { "" } else { "::cloud_rest::check(request.get_ref())?;" };
-        format!("{check} self.0.{call}(request).await")
+        format!("{} {check} self.0.{call}(request).await", subject(descriptor))
     };
     writeln!(
         out,

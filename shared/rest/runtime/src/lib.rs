@@ -25,6 +25,7 @@ mod fallback;
 mod query;
 mod respond;
 mod sse;
+mod subject;
 mod validate;
 
 pub use binding::{Binding, Body, HeaderField, Param, QueryField, QueryKind};
@@ -33,4 +34,5 @@ pub use config::{Config, Render};
 pub use failure::{ERROR_DOMAIN, not_built};
 pub use fallback::with_fallbacks;
 pub use respond::{RpcMethod, error_response};
+pub use subject::Subject;
 pub use validate::{At, Checker, Validate, Violation, check, invalid};

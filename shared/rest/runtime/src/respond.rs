@@ -54,7 +54,8 @@ pub(crate) fn error_body(config: &Config, status: &Status, code: Option<StatusCo
     (code, body)
 }
 
-/// An error as a response: the rendered body, the error's metadata as headers, `Retry-After`, `WWW-Authenticate`.
+/// An error as a response: the rendered body, the error's metadata as headers, `Retry-After`, `WWW-Authenticate`. The status itself is in the
+/// response's extensions, for layers.
 #[must_use]
 pub fn error_response(config: &Config, status: &Status) -> HttpResponse {
     failure(config, status, None)
@@ -76,5 +77,6 @@ pub(crate) fn failure(config: &Config, status: &Status, code: Option<StatusCode>
         headers.insert(header::RETRY_AFTER, seconds.into());
     }
     response.extensions_mut().insert(status.code());
+    response.extensions_mut().insert(status.clone());
     response
 }

@@ -30,6 +30,33 @@ pub enum Role {
     Operator,
 }
 
+impl Role {
+    /// All of them, the least first.
+    pub const ALL: [Self; 4] = [Self::Viewer, Self::Member, Self::Admin, Self::Operator];
+
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Viewer => "viewer",
+            Self::Member => "member",
+            Self::Admin => "admin",
+            Self::Operator => "operator",
+        }
+    }
+}
+
+/// A secret that was rotated away and still opens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OldSecret {
+    /// Its first characters.
+    pub prefix: String,
+    /// Its hash.
+    pub hash: String,
+    /// Until when it opens.
+    pub ends_at: Timestamp,
+}
+
 /// A key that callers authenticate with. Its secret is not kept, only the hash.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApiKey {
@@ -45,10 +72,29 @@ pub struct ApiKey {
     pub expires_at: Option<Timestamp>,
     /// When it was revoked.
     pub revoked_at: Option<Timestamp>,
+    /// The secret before this one.
+    #[serde(default)]
+    pub old: Option<OldSecret>,
+    /// The hashes of all secrets before this one, the newest last: a secret that was rotated away never comes back by the key's file.
+    #[serde(default)]
+    pub retired: Vec<String>,
+}
+
+impl ApiKey {
+    /// Whether the secret with this hash opens at this moment.
+    #[must_use]
+    pub fn opens(&self, hash: &str, now: Timestamp) -> bool {
+        let lives = self.revoked_at.is_none()
+            && self.meta.deleted_at.is_none()
+            && self.expires_at.is_none_or(|at| at > now);
+        lives && (hash == self.hash || self.old.as_ref().is_some_and(|old| old.hash == hash && old.ends_at > now))
+    }
 }
 
 resource!(ApiKey, ApiKey, "api_keys", |row| {
     "hash": Value::Text(row.hash.clone()),
+    "old_hash": Value::text(row.old.as_ref().map(|old| &old.hash)),
+    "role": Value::Text(row.role.as_str().to_owned()),
 });
 
 /// Who makes a call, in which project.
@@ -77,7 +123,7 @@ pub struct NewEvent {
     pub project: ProjectId,
     /// What kind of resource.
     pub kind: Kind,
-    /// Which.
+    /// Which; nil where a refused call named none by its id.
     pub resource: Uuid,
     /// Its name.
     pub name: String,
@@ -87,10 +133,17 @@ pub struct NewEvent {
     pub actor: String,
     /// The caller's address.
     pub source: String,
+    /// [`NewEvent::OK`], or the status code of a refusal.
+    pub outcome: &'static str,
     /// More, in words.
     pub message: String,
     /// The request that led to it.
     pub request_id: String,
+}
+
+impl NewEvent {
+    /// The outcome of what was done.
+    pub const OK: &'static str = "OK";
 }
 
 /// Something that happened.

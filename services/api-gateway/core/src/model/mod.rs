@@ -6,12 +6,16 @@ mod image;
 mod instance;
 mod meta;
 mod network;
+mod quota;
 mod volume;
 
 pub use host::{Agent, AgentRole, Host, HostCapacity, Pool};
-pub use identity::{ApiKey, Caller, Event, NewEvent, Project, Role};
+pub use identity::{ApiKey, Caller, Event, NewEvent, OldSecret, Project, Role};
 pub use image::{Image, ImageFormat, ImageSource, ImageStatus, Visibility};
 pub use instance::{Desired, Disk, Instance, InstanceType, Nic};
 pub use meta::{Labels, Meta, Resource, Timestamp, Value};
 pub use network::{Port, Subnet, Vpc};
+pub use quota::{
+    Amounts, Limited, NO_LIMIT, Quota, Shortage, default_limits, held_by_instance, held_by_volume,
+};
 pub use volume::{Volume, VolumeStatus};

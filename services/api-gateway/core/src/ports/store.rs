@@ -5,7 +5,9 @@ use std::{future::Future, net::Ipv4Addr, time::Duration};
 use cloud_domain::{CloudId, HostId, ProjectId, SessionId, SubnetId, Vni, VpcId};
 use uuid::Uuid;
 
-use crate::model::{AgentRole, Event, NewEvent, Port, Resource, Subnet, Timestamp, Value};
+use crate::model::{
+    AgentRole, Amounts, Event, NewEvent, Port, Quota, Resource, Shortage, Subnet, Timestamp, Value,
+};
 
 /// Why the store did not do something.
 #[derive(Debug, thiserror::Error)]
@@ -143,6 +145,17 @@ pub struct HeardAgent {
     pub backend_error: String,
 }
 
+/// What came of claiming a quota.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Claim {
+    /// It is claimed.
+    Held,
+    /// It does not suffice, and nothing of it is claimed.
+    Short(Vec<Shortage>),
+    /// There is no such project, or it is deleted.
+    NoProject,
+}
+
 /// Reads that a store and a transaction both offer.
 pub trait Store: Clone + Send + Sync + 'static {
     /// A write transaction.
@@ -179,6 +192,9 @@ pub trait Store: Clone + Send + Sync + 'static {
 
     /// What is promised to instances on a host: processors, memory in MiB.
     fn capacity_used(&self, host: HostId) -> impl Future<Output = Result<(u64, u64), StoreError>> + Send;
+
+    /// What a project may have and has. None where it has no row: there is no such project, or it is deleted.
+    fn quota(&self, project: ProjectId) -> impl Future<Output = Result<Option<Quota>, StoreError>> + Send;
 
     /// Events of a project (or of all), newest first, older than `before`.
     fn events(
@@ -288,6 +304,39 @@ pub trait Tx: Send {
         vcpus: u32,
         memory_mib: u32,
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Begins a new project's quota, with what it has from the start.
+    fn open_quota(
+        &mut self,
+        project: ProjectId,
+        used: &Amounts,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Claims all of these amounts of a project's quota, or none. `defaults` are the limits where the project has none of its own. Until the
+    /// transaction ends no other one can claim or give back anything of it, and the project is not deleted: also where nothing is claimed.
+    fn claim_quota(
+        &mut self,
+        project: ProjectId,
+        amounts: &Amounts,
+        defaults: &Amounts,
+    ) -> impl Future<Output = Result<Claim, StoreError>> + Send;
+
+    /// Gives amounts of a project's quota back. A project that is deleted has nothing to be given back to.
+    fn release_quota(
+        &mut self,
+        project: ProjectId,
+        amounts: &Amounts,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Sets limits of a project; what is not named stays. False where there is no such project.
+    fn set_limits(
+        &mut self,
+        project: ProjectId,
+        limits: &Amounts,
+    ) -> impl Future<Output = Result<bool, StoreError>> + Send;
+
+    /// Ends a deleted project's quota.
+    fn close_quota(&mut self, project: ProjectId) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Sets what a host can promise.
     fn set_capacity(

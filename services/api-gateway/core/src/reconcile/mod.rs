@@ -144,6 +144,7 @@ fn event<R: Resource>(row: &R, action: &'static str, message: &str) -> NewEvent 
         action,
         actor: "system".to_owned(),
         source: String::new(),
+        outcome: NewEvent::OK,
         message: message.to_owned(),
         request_id: String::new(),
     }

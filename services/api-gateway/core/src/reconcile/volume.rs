@@ -2,7 +2,7 @@
 
 use super::{Context, Failure, Outcome, event};
 use crate::{
-    model::{AgentRole, Resource, Timestamp, Volume, VolumeStatus},
+    model::{AgentRole, Resource, Timestamp, Volume, VolumeStatus, held_by_volume},
     ports::{Store, StoreError, Tx, WorkItem},
 };
 
@@ -17,6 +17,8 @@ pub(super) async fn reconcile<S: Store>(context: &Context<S>, item: &WorkItem) -
     }
     let mut tx = context.begin(item).await?;
     let mut row = same(&mut tx, &read).await?;
+    // Its data is gone: so is what it held.
+    tx.release_quota(row.meta.project, &held_by_volume(&row)).await?;
     row.status = VolumeStatus::Deleted;
     row.meta.deleted_at = Some(Timestamp::now());
     tx.update(&mut row).await?;

@@ -8,14 +8,14 @@ use uuid::Uuid;
 use super::{Settings, lookup::any, lookup::member};
 use crate::{
     CoreError,
-    model::{Caller, Instance, Timestamp},
+    model::{ApiKey, Caller, Instance, Timestamp},
     ports::Store,
 };
 
 /// What opens a console.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConsoleTicket {
-    /// Goes into the URL: `<instance id>.<expiry in microseconds, hex>.<signature, hex>`.
+    /// Goes into the URL: `<instance id>.<expiry in microseconds, hex>.<key id>.<signature, hex>`.
     pub token: String,
     /// When it ends.
     pub expires_at: Timestamp,
@@ -41,7 +41,7 @@ impl<S: Store> ConsoleService<S> {
     pub async fn issue(&self, caller: &Caller, id: &str) -> Result<ConsoleTicket, CoreError> {
         let instance = self.open(caller, id).await?;
         let expires_at = Timestamp::now().plus(self.settings.console_ttl);
-        let body = format!("{}.{:x}", instance.meta.id, expires_at.0);
+        let body = format!("{}.{:x}.{}", instance.meta.id, expires_at.0, caller.key);
         Ok(ConsoleTicket { token: format!("{body}.{}", self.sign(&body)), expires_at })
     }
 
@@ -58,7 +58,8 @@ impl<S: Store> ConsoleService<S> {
     /// The instance that a token opens.
     ///
     /// # Errors
-    /// Unauthenticated where the token is not ours or has ended; Precondition where the instance does not run.
+    /// Unauthenticated where the token is not ours or has ended, itself or the key that it was given to; Precondition where the instance does
+    /// not run.
     pub async fn redeem(&self, token: &str) -> Result<Instance, CoreError> {
         let bad = CoreError::Unauthenticated("this console link is not valid: ask for a new one");
         let Some((body, signature)) = token.rsplit_once('.') else { return Err(bad) };
@@ -66,9 +67,13 @@ impl<S: Store> ConsoleService<S> {
         if blake3::hash(self.sign(body).as_bytes()) != blake3::hash(signature.as_bytes()) {
             return Err(bad);
         }
-        let Some((id, expiry)) = body.split_once('.') else { return Err(bad) };
+        let mut parts = body.split('.');
+        let (Some(id), Some(expiry), Some(key)) = (parts.next(), parts.next(), parts.next()) else { return Err(bad) };
         let (Ok(id), Ok(expiry)) = (Uuid::try_parse(id), i64::from_str_radix(expiry, 16)) else { return Err(bad) };
-        if Timestamp(expiry) < Timestamp::now() {
+        let Ok(key) = Uuid::try_parse(key) else { return Err(bad) };
+        // Revoking a key ends what it was given, too.
+        let ended = Timestamp(expiry) < Timestamp::now() || !key_lives(&self.store, key).await?;
+        if ended {
             return Err(CoreError::Unauthenticated("this console link has ended: ask for a new one"));
         }
         let row = self.store.get::<Instance>(*InstanceId::from(id).as_uuid()).await?;
@@ -78,6 +83,12 @@ impl<S: Store> ConsoleService<S> {
     fn sign(&self, body: &str) -> String {
         blake3::keyed_hash(&self.store.secret(), format!("console {body}").as_bytes()).to_hex().to_string()
     }
+}
+
+/// Whether the key that was given a token still opens.
+async fn key_lives<S: Store>(store: &S, key: Uuid) -> Result<bool, CoreError> {
+    let key: Option<ApiKey> = store.get(key).await?;
+    Ok(key.is_some_and(|key| key.opens(&key.hash, Timestamp::now())))
 }
 
 fn runs(instance: Instance) -> Result<Instance, CoreError> {

@@ -247,6 +247,7 @@ fn joined(host: &Host) -> NewEvent {
         action: "host.join",
         actor: "system".to_owned(),
         source: String::new(),
+        outcome: NewEvent::OK,
         message: String::new(),
         request_id: String::new(),
     }

@@ -1,19 +1,21 @@
 //! Who calls.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, PoisonError, RwLock},
-};
+use std::sync::Arc;
 
 use cloud_domain::ProjectId;
 use uuid::Uuid;
 
-use super::{Page, PageRequest, lookup::any};
+use super::{key_cache::KeyCache, lookup::any};
 use crate::{
     CoreError,
     model::{ApiKey, Caller, Project, Role, Timestamp, Value},
     ports::{Query, Store},
 };
+
+/// How the secret of a key begins, so that a secret that leaks is recognised.
+pub const SECRET_PREFIX: &str = "tck_";
+/// Characters of a secret that are kept and shown.
+const SHOWN: usize = 10;
 
 /// The hash of a key's secret, in hex.
 pub struct KeyHash;
@@ -26,21 +28,28 @@ impl KeyHash {
     }
 }
 
-/// Keys at most in the cache.
-const CACHED: usize = 10_000;
+/// A new secret: 256 random bits in hex, after [`SECRET_PREFIX`].
+#[must_use]
+pub fn new_secret() -> String {
+    rand::random::<[u8; 32]>().iter().fold(SECRET_PREFIX.to_owned(), |text, byte| format!("{text}{byte:02x}"))
+}
 
-/// Projects and API keys.
+/// What is kept of a secret for people to tell it by.
+pub(super) fn shown(secret: &str) -> String {
+    secret.chars().take(SHOWN).collect()
+}
+
+/// Who holds a key.
 #[derive(Clone)]
 pub struct IdentityService<S> {
     store: S,
-    /// Keys by hash, kept only where this process alone writes the database: nothing else can revoke one behind its back.
-    cache: Arc<RwLock<HashMap<String, Arc<ApiKey>>>>,
+    cache: KeyCache,
 }
 
 impl<S: Store> IdentityService<S> {
     /// The service over a store.
-    pub fn new(store: S) -> Self {
-        Self { store, cache: Arc::default() }
+    pub(super) fn new(store: S, cache: KeyCache) -> Self {
+        Self { store, cache }
     }
 
     /// Who holds this secret. `project` is the one that the call names; empty: the key's own. The source and the request id are the handler's
@@ -49,11 +58,9 @@ impl<S: Store> IdentityService<S> {
     /// # Errors
     /// Unauthenticated where there is no such key or it has ended; `NotFound` where the key has no part in the project.
     pub async fn authenticate(&self, secret: &str, project: &str) -> Result<Caller, CoreError> {
-        let key = self.key(&KeyHash::of(secret)).await?;
-        let ended = key.revoked_at.is_some()
-            || key.meta.deleted_at.is_some()
-            || key.expires_at.is_some_and(|at| at <= Timestamp::now());
-        if ended {
+        let hash = KeyHash::of(secret);
+        let key = self.key(&hash).await?;
+        if !key.opens(&hash, Timestamp::now()) {
             return Err(CoreError::Unauthenticated("this API key has ended"));
         }
         let own = project.is_empty() || project == key.meta.project_name || project == key.meta.project.to_string();
@@ -61,6 +68,9 @@ impl<S: Store> IdentityService<S> {
             (key.meta.project, key.meta.project_name.clone())
         } else if key.role == Role::Operator {
             let row: Project = any(&self.store, ProjectId::from(Uuid::nil()), project).await?;
+            if row.meta.deleted_at.is_some() {
+                return Err(CoreError::not_found(crate::Kind::Project, project));
+            }
             (row.meta.id.into(), row.meta.name)
         } else {
             return Err(CoreError::not_found(crate::Kind::Project, project));
@@ -77,45 +87,34 @@ impl<S: Store> IdentityService<S> {
     }
 
     async fn key(&self, hash: &str) -> Result<Arc<ApiKey>, CoreError> {
-        if self.store.is_exclusive()
-            && let Some(key) = self.cache.read().unwrap_or_else(PoisonError::into_inner).get(hash)
-        {
-            return Ok(Arc::clone(key));
+        if let Some(key) = self.cache.get(hash) {
+            return Ok(key);
         }
-        let query = Query { columns: vec![("hash", Value::Text(hash.to_owned()))], limit: Some(1), ..Query::default() };
-        let mut found: Vec<ApiKey> = self.store.list(&query).await?;
-        let key = Arc::new(found.pop().ok_or(CoreError::Unauthenticated("there is no such API key"))?);
-        if self.store.is_exclusive() {
-            let mut cache = self.cache.write().unwrap_or_else(PoisonError::into_inner);
-            if cache.len() >= CACHED {
-                cache.clear();
+        let generation = self.cache.generation();
+        // Most secrets are a key's current one.
+        for column in ["hash", "old_hash"] {
+            let columns = vec![(column, Value::Text(hash.to_owned()))];
+            let query = Query { columns, limit: Some(1), ..Query::default() };
+            if let Some(key) = self.store.list::<ApiKey>(&query).await?.pop() {
+                let key = Arc::new(key);
+                self.cache.put(hash, &key, generation);
+                return Ok(key);
             }
-            cache.insert(hash.to_owned(), Arc::clone(&key));
         }
-        Ok(key)
+        Err(CoreError::Unauthenticated("there is no such API key"))
     }
+}
 
-    /// A project that the caller may see.
-    ///
-    /// # Errors
-    /// `NotFound`.
-    pub async fn project(&self, caller: &Caller, id: &str) -> Result<Project, CoreError> {
-        let row: Project = any(&self.store, ProjectId::from(Uuid::nil()), id).await?;
-        if caller.role == Role::Operator || row.meta.id == *caller.project.as_uuid() {
-            return Ok(row);
-        }
-        Err(CoreError::not_found(crate::Kind::Project, id))
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    /// The projects that the caller may see.
-    ///
-    /// # Errors
-    /// Invalid page token.
-    pub async fn projects(&self, caller: &Caller, page: &PageRequest) -> Result<Page<Project>, CoreError> {
-        if caller.role == Role::Operator {
-            return page.list(&self.store, None, Query::default()).await;
-        }
-        let own = self.project(caller, &caller.project.to_string()).await?;
-        Ok(Page { rows: vec![own], next: String::new() })
+    #[test]
+    fn secrets_have_256_bits_and_are_recognised() {
+        let (one, other) = (new_secret(), new_secret());
+        assert_ne!(one, other);
+        assert!(one.starts_with(SECRET_PREFIX) && one.len() == SECRET_PREFIX.len() + 64, "{one}");
+        assert!(one[SECRET_PREFIX.len()..].bytes().all(|b| b.is_ascii_hexdigit()));
+        assert_eq!(shown(&one), one[..10]);
     }
 }

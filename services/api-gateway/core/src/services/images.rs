@@ -7,6 +7,7 @@ use cloud_domain::ImageId;
 use super::{
     Page, PageRequest,
     lookup::{as_id, check_etag, event, insert, labels, live, member, name, operator},
+    quotas::hold,
 };
 use crate::{
     CoreError, Kind,
@@ -84,6 +85,7 @@ impl<S: Store> ImageService<S> {
     pub async fn import(&self, caller: &Caller, request: NewImage) -> Result<Image, CoreError> {
         let row = Self::row(caller, ImageId::random(), request)?;
         let mut tx = self.store.begin().await?;
+        hold(&mut tx, caller.project, &caller.project_name).await?;
         insert(&mut tx, &row).await?;
         tx.enqueue(WorkKind::Image, row.meta.id).await?;
         tx.event(event(caller, &row, "image.import")).await?;
@@ -137,6 +139,7 @@ impl<S: Store> ImageService<S> {
         row.size_bytes = file.size_bytes;
         row.virtual_size_bytes = file.virtual_size_bytes;
         let mut tx = self.store.begin().await?;
+        hold(&mut tx, caller.project, &caller.project_name).await?;
         insert(&mut tx, &row).await?;
         tx.event(event(caller, &row, "image.upload")).await?;
         tx.commit().await?;

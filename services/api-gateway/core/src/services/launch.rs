@@ -6,11 +6,12 @@ use uuid::Uuid;
 use super::{
     HostRegistry, Settings,
     lookup::{event, insert, labels, live, name},
+    quotas::claim,
 };
 use crate::{
     CoreError, Kind,
     model::{
-        Caller, Desired, Disk, Image, ImageStatus, Instance, InstanceType, Labels, Meta, Nic, Port, Subnet, Timestamp,
+        Amounts, Caller, Desired, Disk, Image, ImageStatus, Instance, InstanceType, Labels, Limited, Meta, Nic, Port, Subnet, Timestamp,
         Visibility, Volume, VolumeStatus, Vpc,
     },
     ports::{Query, Store, Tx, WorkKind},
@@ -62,6 +63,7 @@ pub(super) async fn launch<S: Store>(
     let image = visible_image(&mut tx, caller, &request.image).await?;
     let size = root_size(&request, &kind, &image)?;
     let vpc = vpc(&mut tx, caller, &request.vpc).await?;
+    claim(&mut tx, settings, caller, &wanted(&kind, size)).await?;
     // The hosts are told of a new port. Before the subnet is read, so that neither it nor the VPC can be deleted until this commits.
     tx.bump_generation(vpc.id()).await?;
     let subnet = subnet(&mut tx, &vpc, &request.subnet).await?;
@@ -155,6 +157,16 @@ pub(super) async fn launch<S: Store>(
     tx.event(event(caller, &instance, "instance.launch")).await?;
     tx.commit().await?;
     Ok(instance)
+}
+
+/// What the instance and its root disk will hold of the project's quota: see `model::held_by_instance` and `model::held_by_volume`.
+fn wanted(kind: &InstanceType, size: Gib) -> Amounts {
+    Amounts::from([
+        (Limited::Instances, 1),
+        (Limited::Vcpus, kind.vcpus.into()),
+        (Limited::MemoryMib, kind.memory_mib.into()),
+        (Limited::VolumeGib, size.get().into()),
+    ])
 }
 
 fn check_keys(keys: &[String]) -> Result<(), CoreError> {

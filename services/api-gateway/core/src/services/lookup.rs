@@ -62,6 +62,7 @@ pub(super) fn event<R: Resource>(caller: &Caller, row: &R, action: &'static str)
         action,
         actor: caller.key_name.clone(),
         source: caller.source.clone(),
+        outcome: NewEvent::OK,
         message: String::new(),
         request_id: caller.request_id.clone(),
     }
@@ -92,7 +93,8 @@ pub(super) fn labels(labels: &crate::model::Labels) -> Result<(), CoreError> {
     Ok(())
 }
 
-/// Only operators may do this.
+/// Only operators may do this. Which methods they alone may call is said by `authorization`, before a service is reached; here it is said of
+/// what depends on a call's fields, and once more where a service is called by other ways.
 pub(super) fn operator(caller: &Caller, what: &str) -> Result<(), CoreError> {
     if caller.role == crate::model::Role::Operator {
         return Ok(());

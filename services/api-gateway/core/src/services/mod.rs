@@ -1,6 +1,8 @@
 //! What a caller may ask for. Each call validates, commits its intent with the work it causes in one transaction, and answers; nothing
 //! remote happens before the commit, and nothing that can fail after it.
 
+mod api_keys;
+mod audit;
 mod bootstrap;
 mod console;
 mod events;
@@ -8,29 +10,39 @@ mod hosts;
 mod identity;
 mod images;
 mod instances;
+mod key_cache;
 mod launch;
 mod lookup;
 mod page;
+mod projects;
+mod quotas;
 mod registry;
 mod volumes;
 mod vpcs;
 
 use std::{sync::Arc, time::Duration};
 
+pub use api_keys::{ApiKeyService, NewApiKey};
+pub use audit::{AuditService, Refusal};
 pub use bootstrap::bootstrap;
 pub use console::{ConsoleService, ConsoleTicket};
 pub use events::{EventFilter, EventService};
 pub use hosts::{HeartbeatInput, HostService, HostView, RegisterInput};
-pub use identity::{IdentityService, KeyHash};
+pub use identity::{IdentityService, KeyHash, SECRET_PREFIX, new_secret};
 pub use images::{ImageService, NewImage};
 pub use instances::InstanceService;
 pub use launch::Launch;
 pub use page::{Page, PageRequest};
+pub use projects::ProjectService;
+pub use quotas::{QuotaService, QuotaView};
 pub use registry::{AgentHealth, AgentRef, HostRegistry, HostState};
 pub use volumes::{NewVolume, VolumeService};
 pub use vpcs::{NewSubnet, NewVpc, VpcService};
 
-use crate::ports::{ImageStore, Store};
+use crate::{
+    model::{Amounts, default_limits},
+    ports::{ImageStore, Store},
+};
 
 /// What operators can set.
 #[derive(Debug, Clone)]
@@ -57,6 +69,8 @@ pub struct Settings {
     pub import_timeout: Duration,
     /// How often each host's guests are compared with what they should be.
     pub sweep_interval: Duration,
+    /// The limits of projects that have none of their own; what is not named has none.
+    pub quota: Amounts,
 }
 
 impl Default for Settings {
@@ -73,6 +87,7 @@ impl Default for Settings {
             mtu: 1450,
             import_timeout: Duration::from_secs(3600),
             sweep_interval: Duration::from_secs(30),
+            quota: default_limits(),
         }
     }
 }
@@ -92,8 +107,16 @@ pub struct Services<S> {
     pub vpcs: VpcService<S>,
     /// Hosts and what their agents say.
     pub hosts: HostService<S>,
-    /// Projects and API keys.
+    /// Who holds a key.
     pub identity: IdentityService<S>,
+    /// Projects.
+    pub projects: ProjectService<S>,
+    /// API keys.
+    pub api_keys: ApiKeyService<S>,
+    /// Limits of projects.
+    pub quotas: QuotaService<S>,
+    /// Refusals.
+    pub audit: AuditService<S>,
     /// Events.
     pub events: EventService<S>,
 }
@@ -102,14 +125,19 @@ impl<S: Store> Services<S> {
     /// The services over a store.
     pub fn new(store: S, registry: Arc<HostRegistry>, images: Arc<dyn ImageStore>, settings: Settings) -> Self {
         let settings = Arc::new(settings);
+        let cache = key_cache::KeyCache::new(store.is_exclusive());
         Self {
             instances: InstanceService::new(store.clone(), Arc::clone(&registry), Arc::clone(&settings)),
             console: ConsoleService::new(store.clone(), Arc::clone(&settings)),
-            volumes: VolumeService::new(store.clone()),
+            volumes: VolumeService::new(store.clone(), Arc::clone(&settings)),
             images: ImageService::new(store.clone(), images),
-            vpcs: VpcService::new(store.clone()),
-            hosts: HostService::new(store.clone(), registry, settings),
-            identity: IdentityService::new(store.clone()),
+            vpcs: VpcService::new(store.clone(), Arc::clone(&settings)),
+            hosts: HostService::new(store.clone(), registry, Arc::clone(&settings)),
+            identity: IdentityService::new(store.clone(), cache.clone()),
+            projects: ProjectService::new(store.clone(), cache.clone()),
+            api_keys: ApiKeyService::new(store.clone(), cache),
+            quotas: QuotaService::new(store.clone(), settings),
+            audit: AuditService::new(store.clone()),
             events: EventService::new(store),
         }
     }

@@ -1,14 +1,17 @@
 //! Volumes: the calls on them.
 
+use std::sync::Arc;
+
 use cloud_domain::{Gib, VolumeId};
 
 use super::{
-    Page, PageRequest,
+    Page, PageRequest, Settings,
     lookup::{any, check_etag, event, insert, labels, live, member, name},
+    quotas::claim,
 };
 use crate::{
     CoreError,
-    model::{Caller, Labels, Meta, Volume, VolumeStatus},
+    model::{Caller, Labels, Meta, Volume, VolumeStatus, held_by_volume},
     ports::{Query, Store, Tx, WorkKind},
 };
 
@@ -27,18 +30,19 @@ pub struct NewVolume {
 #[derive(Clone)]
 pub struct VolumeService<S> {
     store: S,
+    settings: Arc<Settings>,
 }
 
 impl<S: Store> VolumeService<S> {
     /// The service over a store.
-    pub fn new(store: S) -> Self {
-        Self { store }
+    pub fn new(store: S, settings: Arc<Settings>) -> Self {
+        Self { store, settings }
     }
 
     /// Makes a blank volume. It takes its place on a host when it is first attached, so it is AVAILABLE at once.
     ///
     /// # Errors
-    /// Invalid, `AlreadyExists`.
+    /// Invalid, `AlreadyExists`, `QuotaExceeded`.
     pub async fn create(&self, caller: &Caller, request: NewVolume) -> Result<Volume, CoreError> {
         member(caller)?;
         name(&request.name)?;
@@ -60,6 +64,7 @@ impl<S: Store> VolumeService<S> {
             image_name: String::new(),
         };
         let mut tx = self.store.begin().await?;
+        claim(&mut tx, &self.settings, caller, &held_by_volume(&row)).await?;
         insert(&mut tx, &row).await?;
         tx.event(event(caller, &row, "volume.create")).await?;
         tx.commit().await?;

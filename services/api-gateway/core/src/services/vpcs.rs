@@ -1,16 +1,17 @@
 //! VPCs, subnets and ports: the calls on them.
 
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, sync::Arc};
 
 use cloud_domain::{Cidr, SubnetId, VpcId};
 
 use super::{
-    Page, PageRequest,
+    Page, PageRequest, Settings,
     lookup::{any, as_id, check_etag, event, insert, labels, live, member, name},
+    quotas::claim,
 };
 use crate::{
     CoreError, Kind,
-    model::{Caller, Labels, Meta, Port, Subnet, Timestamp, Vpc},
+    model::{Amounts, Caller, Labels, Limited, Meta, Port, Subnet, Timestamp, Vpc},
     ports::{Query, Store, Tx},
 };
 
@@ -49,6 +50,12 @@ pub struct NewSubnet {
 #[derive(Clone)]
 pub struct VpcService<S> {
     store: S,
+    settings: Arc<Settings>,
+}
+
+/// What a VPC holds of its project's quota.
+fn held() -> Amounts {
+    Amounts::from([(Limited::Vpcs, 1)])
 }
 
 /// A VPC and its first subnet, as rows.
@@ -67,14 +74,14 @@ pub(super) async fn make<T: Tx>(tx: &mut T, meta: Meta, cidr: Cidr, is_default: 
 
 impl<S: Store> VpcService<S> {
     /// The service over a store.
-    pub fn new(store: S) -> Self {
-        Self { store }
+    pub fn new(store: S, settings: Arc<Settings>) -> Self {
+        Self { store, settings }
     }
 
     /// Makes a VPC with a subnet called `default`.
     ///
     /// # Errors
-    /// Invalid, `AlreadyExists`.
+    /// Invalid, `AlreadyExists`, `QuotaExceeded`.
     pub async fn create(&self, caller: &Caller, request: NewVpc) -> Result<Vpc, CoreError> {
         member(caller)?;
         name(&request.name)?;
@@ -84,6 +91,7 @@ impl<S: Store> VpcService<S> {
         let id = *VpcId::random().as_uuid();
         let meta = Meta::new(id, caller.project, &caller.project_name, &request.name, request.labels);
         let mut tx = self.store.begin().await?;
+        claim(&mut tx, &self.settings, caller, &held()).await?;
         let vpc = make(&mut tx, meta, cidr, false).await?;
         tx.event(event(caller, &vpc, "vpc.create")).await?;
         tx.commit().await?;
@@ -119,6 +127,8 @@ impl<S: Store> VpcService<S> {
             let message = format!("VPC `{}` is the project's default one", vpc.meta.name);
             return Err(CoreError::precondition("VPC_DEFAULT", message));
         }
+        // Before the VPC is locked, as launches do. No host knows a VPC without ports, so it is gone with this.
+        tx.release_quota(caller.project, &held()).await?;
         // From here on no launch can add a port behind our back.
         tx.bump_generation(vpc.id()).await?;
         no_ports(&mut tx, "vpc_id", &vpc.id(), &format!("VPC `{}`", vpc.meta.name)).await?;

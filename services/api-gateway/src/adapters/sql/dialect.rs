@@ -47,6 +47,15 @@ impl Dialect {
         }
     }
 
+    /// A whole number of a row's body, as an expression.
+    pub(super) fn json_number(self, field: &'static str) -> String {
+        match self {
+            Self::Sqlite { .. } => format!("CAST(json_extract(r.body, '$.{field}') AS INTEGER)"),
+            // A sum of BIGINT is NUMERIC.
+            Self::Postgres => format!("CAST(CAST(r.body AS json) ->> '{field}' AS INTEGER)"),
+        }
+    }
+
     /// The time that leases are measured by.
     pub(super) async fn now(self, connection: &mut AnyConnection) -> Result<Timestamp, sqlx::Error> {
         match self {

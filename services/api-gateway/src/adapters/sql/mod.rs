@@ -14,6 +14,7 @@ mod error;
 mod identity;
 mod notify;
 mod open;
+mod quota;
 mod read;
 mod rows;
 mod tx;

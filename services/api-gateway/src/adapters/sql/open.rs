@@ -7,7 +7,7 @@ use cloud_domain::CloudId;
 use sqlx::{AnyPool, Executor, any::AnyPoolOptions};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use super::{dialect::Dialect, identity, notify::Notifications, writer::Writer};
+use super::{dialect::Dialect, identity, notify::Notifications, quota, writer::Writer};
 
 /// Counts commits, for those who wait for one.
 pub(super) type Commits = watch::Sender<u64>;
@@ -93,6 +93,7 @@ impl SqlStore {
         let (lock, url) = if dialect.is_sqlite() { own_file(url)? } else { (None, url.to_owned()) };
         let writers = pool(dialect, if dialect.is_sqlite() { 1 } else { CONNECTIONS }).connect(&url).await?;
         sqlx::migrate!("./migrations").run(&writers).await?;
+        quota::fill(&writers, dialect).await?;
         let readers = if dialect.is_sqlite() { pool(dialect, READERS).connect(&url).await? } else { writers.clone() };
         let (cloud, epoch, secret) = identity::ensure(&writers).await?;
         if dialect.is_sqlite() {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cloud_core::{
-    model::{Event, Resource, Timestamp, Value},
+    model::{Event, Quota, Resource, Timestamp, Value},
     ports::{Changes, HeardAgent, Query, Store, StoreError, VpcSnapshot, WorkItem},
 };
 use cloud_domain::{CloudId, HostId, ProjectId, VpcId};
@@ -11,7 +11,7 @@ use sqlx::{Any, AssertSqlSafe, Row, pool::PoolConnection};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::{SqlStore, SqlTx, agents, changes, error::fault, error::from_sqlx, rows, work};
+use super::{SqlStore, SqlTx, agents, changes, error::fault, error::from_sqlx, quota, rows, work};
 
 /// Events, in the order that [`event`] reads.
 pub(super) const EVENTS: &str = "SELECT revision, id, at, project_id, kind, resource_id, resource_name, action, actor, source, outcome, message, request_id FROM events";
@@ -79,6 +79,11 @@ impl Store for SqlStore {
         let sql = "SELECT vcpus_used, memory_used FROM hosts WHERE id = $1";
         let row = sqlx::query(sql).bind(host.to_string()).fetch_one(&mut *reader).await.map_err(from_sqlx)?;
         Ok((count(&row, 0)?, count(&row, 1)?))
+    }
+
+    async fn quota(&self, project: ProjectId) -> Result<Option<Quota>, StoreError> {
+        let mut reader = self.reader().await?;
+        quota::read(&mut reader, project).await
     }
 
     async fn events(

@@ -3,8 +3,8 @@
 use std::net::Ipv4Addr;
 
 use cloud_core::{
-    model::{NewEvent, Resource, Timestamp, Value},
-    ports::{HeardAgent, Query, Store, StoreError, Tx, WorkItem, WorkKind},
+    model::{Amounts, NewEvent, Resource, Timestamp, Value},
+    ports::{Claim, HeardAgent, Query, Store, StoreError, Tx, WorkItem, WorkKind},
 };
 use cloud_domain::{Cidr, HostId, ProjectId, SubnetId, Vni, VpcId};
 use cloud_service_kit::context::current_trace;
@@ -18,7 +18,7 @@ use super::{
     changes::{EVENTS_PER_REVISION, event_revision},
     error::fault,
     error::from_sqlx,
-    rows,
+    quota, rows,
     writer::Loan,
 };
 
@@ -132,12 +132,12 @@ impl SqlTx {
                 .bind(now)
                 .bind(event.project.to_string())
                 .bind(event.kind.as_str())
-                .bind(event.resource.to_string())
+                .bind(if event.resource.is_nil() { String::new() } else { event.resource.to_string() })
                 .bind(event.name)
                 .bind(event.action)
                 .bind(event.actor)
                 .bind(event.source)
-                .bind("OK")
+                .bind(event.outcome)
                 .bind(event.message)
                 .bind(event.request_id)
                 .execute(self.connection()?)
@@ -206,6 +206,31 @@ impl Tx for SqlTx {
         let query = sqlx::query(sql).bind(i64::from(vcpus)).bind(i64::from(memory_mib)).bind(host.to_string());
         query.execute(self.connection()?).await.map_err(from_sqlx)?;
         Ok(())
+    }
+
+    async fn open_quota(&mut self, project: ProjectId, used: &Amounts) -> Result<(), StoreError> {
+        quota::open(self.connection()?, project, used).await
+    }
+
+    async fn claim_quota(
+        &mut self,
+        project: ProjectId,
+        amounts: &Amounts,
+        defaults: &Amounts,
+    ) -> Result<Claim, StoreError> {
+        quota::claim(self.connection()?, project, amounts, defaults).await
+    }
+
+    async fn release_quota(&mut self, project: ProjectId, amounts: &Amounts) -> Result<(), StoreError> {
+        quota::release(self.connection()?, project, amounts).await
+    }
+
+    async fn set_limits(&mut self, project: ProjectId, limits: &Amounts) -> Result<bool, StoreError> {
+        quota::set_limits(self.connection()?, project, limits).await
+    }
+
+    async fn close_quota(&mut self, project: ProjectId) -> Result<(), StoreError> {
+        quota::close(self.connection()?, project).await
     }
 
     async fn set_capacity(&mut self, host: HostId, vcpus: u64, memory_mib: u64) -> Result<(), StoreError> {

@@ -30,7 +30,7 @@ use crate::{
         sql::SqlStore,
     },
     handlers::{ConsoleLine, Consoles},
-    http::PublicApi,
+    http::{CallRate, PublicApi},
 };
 
 pub const KEY: &str = "tck_0123456789abcdef0123456789abcdef";
@@ -89,6 +89,7 @@ impl Cloud {
             images,
             consoles: Arc::new(Echo),
             public_url: "http://cloud.test/".to_owned(),
+            calls: CallRate::default(),
             readiness: readiness.clone(),
             metrics: Metrics::new("api-gateway").unwrap(),
         };

@@ -7,7 +7,10 @@ use cloud_domain::InstanceStatus;
 
 use super::{Context, Failure, Outcome, become_status, event, same, target};
 use crate::{
-    model::{AgentRole, Desired, Image, Instance, Port, Timestamp, Volume, VolumeStatus},
+    model::{
+        AgentRole, Amounts, Desired, Image, Instance, Limited, Port, Timestamp, Volume, VolumeStatus, held_by_instance,
+        held_by_volume,
+    },
     ports::{Query, Store, StoreError, Tx, WorkItem, WorkKind},
     reconcile::network,
 };
@@ -65,7 +68,8 @@ async fn release<S: Store>(
     let now = Timestamp::now();
     let mut tx = context.begin(item).await?;
     let mut row = same(&mut tx, read).await?;
-    // Before the VPCs' work, as a launch takes them: two transactions that wait for each other would both lose time.
+    // The quota, the host, and then the VPCs' work, as a launch takes them: two transactions that wait for each other would both lose time.
+    tx.release_quota(row.meta.project, &given_back(&row, volumes)).await?;
     if row.holds_capacity {
         tx.release_capacity(row.host, row.vcpus, row.memory_mib).await?;
         row.holds_capacity = false;
@@ -101,6 +105,19 @@ async fn release<S: Store>(
     tx.update(&mut row).await?;
     tx.commit().await?;
     Ok(Outcome::Done)
+}
+
+/// What of the project's quota nothing holds any more. An instance that could not be provisioned has nothing left on its host, but is still
+/// there to be seen: it counts until it is deleted.
+fn given_back(row: &Instance, volumes: &[Volume]) -> Amounts {
+    let mut all = held_by_instance(row);
+    if row.desired != Desired::Deleted {
+        all.remove(&Limited::Instances);
+    }
+    for (of, amount) in volumes.iter().filter(|v| v.root).flat_map(held_by_volume) {
+        *all.entry(of).or_default() += amount;
+    }
+    all
 }
 
 /// Where the image of a root disk that is gone was deleted before, its copy on the host may go now.
