@@ -15,5 +15,6 @@ mod lifecycle;
 mod networks;
 mod support;
 mod surface;
+mod tenants;
 mod traces;
 mod volumes;

@@ -5,7 +5,10 @@ use std::{fs, path::Path};
 
 use cloud_api_gateway::adapters::sql::SqlStore;
 use cloud_core::{
-    model::{ApiKey, Host, Image, Instance, InstanceType, Port, Project, Subnet, Volume, Vpc},
+    model::{
+        Amounts, ApiKey, Host, Image, Instance, InstanceType, Limited, Port, Project, Subnet, Volume, Vpc,
+        held_by_instance, held_by_volume,
+    },
     ports::{Query, Store},
     services::bootstrap,
 };
@@ -22,6 +25,20 @@ async fn restored(dump: &Path, file: &Path) -> SqlStore {
     connection.execute(AssertSqlSafe(fs::read_to_string(dump).unwrap())).await.unwrap();
     connection.close().await.unwrap();
     SqlStore::open(&format!("sqlite:{}", file.display())).await.unwrap()
+}
+
+/// Quotas count what was there before there were any.
+async fn counters_hold_what_the_rows_hold(store: &SqlStore, name: &str) {
+    let project = store.list::<Project>(&Query::default()).await.unwrap().remove(0).meta.id.into();
+    let mut held: Amounts = Limited::ALL.into_iter().map(|of| (of, 0)).collect();
+    let mut add = |more: Amounts| more.into_iter().for_each(|(of, n)| *held.get_mut(&of).unwrap() += n);
+    store.list::<Instance>(&Query::default()).await.unwrap().iter().for_each(|row| add(held_by_instance(row)));
+    store.list::<Volume>(&Query::default()).await.unwrap().iter().for_each(|row| add(held_by_volume(row)));
+    add(Amounts::from([(Limited::Vpcs, 1)]));
+    assert!(Limited::ALL[..4].iter().all(|of| held[of] > 0), "{name} has something to count: {held:?}");
+    assert_eq!(store.quota(project).await.unwrap().unwrap().used, held, "{name}");
+    let keys: Vec<ApiKey> = store.list(&Query::by("role", &"operator")).await.unwrap();
+    assert_eq!(keys.len(), 1, "{name}: a key's role can be asked for");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -43,6 +60,7 @@ async fn data_of_every_release_is_still_there() {
         assert_eq!(rows::<InstanceType>(&store).await, 5, "{name}");
         let events = store.events(None, None, None, None, 500).await.unwrap();
         assert_eq!((events.len(), events[0].revision), (8, 8), "{name}");
+        counters_hold_what_the_rows_hold(&store, &name.to_string()).await;
         // And it can be written.
         bootstrap(&store, "another secret").await.unwrap();
         let instances: Vec<Instance> = store.list(&Query::default()).await.unwrap();

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 pub use common::{Format, Labels, ListArgs, NameArg, Names, OutputArgs, ShowDeleted, WaitArgs, duration};
 
-use crate::verbs::{event, image, instance, subnet, volume, vpc};
+use crate::verbs::{api_key, event, image, instance, project, quota, subnet, volume, vpc};
 
 /// Exit codes, shown under every `--help` of the top level.
 const EXIT_CODES: &str = "\
@@ -84,7 +84,13 @@ pub enum Command {
     Type(LsShow),
     /// Tenants
     #[command(subcommand, visible_alias = "projects")]
-    Project(LsShow),
+    Project(project::Command),
+    /// Keys that callers authenticate with
+    #[command(subcommand, visible_alias = "api-keys")]
+    ApiKey(api_key::Command),
+    /// What projects may have, and have
+    #[command(subcommand, visible_alias = "quotas")]
+    Quota(quota::Command),
     /// Prints a completion script
     #[command(after_help = "For bash: cloud completion bash > ~/.local/share/bash-completion/completions/cloud")]
     Completion {

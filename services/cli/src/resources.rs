@@ -1,5 +1,6 @@
 //! What every kind of resource can do: be printed, fetched, listed, deleted, waited for. One file per kind says how.
 
+mod api_key;
 mod event;
 mod host;
 mod image;
@@ -7,6 +8,7 @@ mod instance;
 mod instance_type;
 mod port;
 mod project;
+mod quota;
 pub mod subnet;
 mod volume;
 mod vpc;

@@ -1,11 +1,14 @@
 //! What can be done. Verbs that are alike for all resources stand here as generic functions; the others under their noun.
 
+pub mod api_key;
 mod batch;
 mod completion;
 pub mod event;
 pub mod image;
 pub mod instance;
 mod ls;
+pub mod project;
+pub mod quota;
 mod rm;
 mod show;
 pub mod subnet;
@@ -35,7 +38,9 @@ pub async fn run(cli: Cli) -> Result<(), Error> {
         Command::Host(command) => look::<v1::Host>(connection, command).await,
         Command::Event(command) => event::run(connection, command).await,
         Command::Type(command) => look::<v1::InstanceType>(connection, command).await,
-        Command::Project(command) => look::<v1::Project>(connection, command).await,
+        Command::Project(command) => project::run(connection, command).await,
+        Command::ApiKey(command) => api_key::run(connection, command).await,
+        Command::Quota(command) => quota::run(connection, command).await,
         Command::Completion { shell } => completion::run(shell),
         Command::Version(output) => version::run(output),
     }

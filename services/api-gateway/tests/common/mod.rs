@@ -1,6 +1,7 @@
 //! What both databases must do alike.
 
 mod changes;
+mod identity;
 
 use std::{sync::Arc, time::Duration};
 
@@ -50,10 +51,19 @@ pub struct Cloud {
     pub host: HostId,
 }
 
+fn over(store: SqlStore, registry: &Arc<HostRegistry>) -> Services<SqlStore> {
+    let settings = Settings { stop_wait: Duration::from_millis(300), ..Settings::default() };
+    Services::new(store, Arc::clone(registry), Arc::new(NoFiles), settings)
+}
+
+/// The services of a gateway that has just started, or of another one.
+pub fn services(store: SqlStore) -> Services<SqlStore> {
+    over(store, &Arc::new(HostRegistry::new(Duration::from_secs(60))))
+}
+
 pub async fn cloud(store: SqlStore) -> Cloud {
     let registry = Arc::new(HostRegistry::new(Duration::from_secs(60)));
-    let settings = Settings { stop_wait: Duration::from_millis(300), ..Settings::default() };
-    let services = Services::new(store.clone(), Arc::clone(&registry), Arc::new(NoFiles), settings);
+    let services = over(store.clone(), &registry);
     bootstrap(&store, "secret").await.unwrap();
     bootstrap(&store, "secret").await.unwrap();
     let caller = services.identity.authenticate("secret", "").await.unwrap();
@@ -108,6 +118,7 @@ pub async fn all(store: SqlStore) {
     keys_open_their_project_only(&c).await;
     a_stop_that_nobody_carries_out_ends_in_a_deadline(&c).await;
     changes::all(&c).await;
+    identity::all(&c).await;
 }
 
 async fn a_launch_claims_everything_or_nothing(c: &Cloud) {

@@ -105,7 +105,10 @@ fn option(field: &str) -> String {
         "page_token" => "page-token",
         "resource_id" => "resource",
         "show_deleted" => "show-deleted",
-        "name" | "image" | "vpc" | "subnet" | "cidr" | "url" | "sha256" | "format" | "visibility" | "kind" => first,
+        "expires_at" => "expires",
+        "overlap_seconds" => "overlap",
+        "limits" => return "RESOURCE=LIMIT".to_owned(),
+        "name" | "image" | "vpc" | "subnet" | "cidr" | "url" | "sha256" | "format" | "visibility" | "kind" | "role" => first,
         _ => return field.to_owned(),
     };
     format!("--{name}")
@@ -121,6 +124,7 @@ fn kind(resource_type: &str) -> String {
 fn noun(kind: &str) -> Option<&str> {
     match kind {
         "instance_type" | "instancetype" | "instance-type" => Some("type"),
+        "api key" | "api-key" => Some("api-key"),
         "instance" | "volume" | "image" | "vpc" | "subnet" | "port" | "host" | "project" | "type" => Some(kind),
         _ => None,
     }

@@ -23,12 +23,14 @@ pub fn age(then: Option<&Timestamp>, now: SystemTime) -> String {
 /// A point in time in RFC 3339, and how long ago it was.
 pub fn time(then: Option<&Timestamp>, now: SystemTime) -> String {
     match then {
-        Some(stamp) => {
-            let whole = Timestamp { seconds: stamp.seconds, nanos: 0 };
-            format!("{whole} ({} ago)", age(then, now))
-        }
+        Some(stamp) => format!("{} ({} ago)", day(stamp), age(then, now)),
         None => NOTHING.to_owned(),
     }
+}
+
+/// A point in time in RFC 3339, to the second.
+pub fn day(then: &Timestamp) -> String {
+    Timestamp { seconds: then.seconds, nanos: 0 }.to_string()
 }
 
 /// A duration such as `1500ms`, `90s` or `5m`.

@@ -3,8 +3,8 @@
 use std::time::{Duration, SystemTime};
 
 use cloud_contracts::v1::{
-    Agent, Event, Host, HostPool, Image, Instance, InstancePort, InstanceType, InstanceVolume, Port, Project,
-    PublishedPort, Subnet, Volume, Vpc, host, image, instance, volume,
+    Agent, ApiKey, Event, Host, HostPool, Image, Instance, InstancePort, InstanceType, InstanceVolume, Port, Project,
+    PublishedPort, Quota, Subnet, Volume, Vpc, api_key, host, image, instance, volume,
 };
 use prost_types::Timestamp;
 
@@ -236,6 +236,24 @@ fn events_types_and_projects_are_printed() {
     let size = InstanceType { name: "small".into(), vcpus: 1, memory_mib: 512, disk_gib: 10, is_default: true };
     let project =
         Project { id: id(1), name: "default".into(), created_at: ago(1), etag: "1".into(), ..Default::default() };
+    let key = ApiKey {
+        id: id(3),
+        name: "ci".into(),
+        project: "blue".into(),
+        prefix: "tck_0a1b2c".into(),
+        role: api_key::Role::Member.into(),
+        expires_at: ago(-86_400),
+        created_at: ago(60),
+        etag: "1".into(),
+        ..Default::default()
+    };
+    let quota = Quota {
+        project: "blue".into(),
+        limits: [("instances".to_owned(), 10), ("vcpus".to_owned(), 40)].into(),
+        used: [("instances".to_owned(), 3), ("vcpus".to_owned(), 5), ("vpcs".to_owned(), 1)].into(),
+    };
+    insta::assert_snapshot!("api_keys", golden(&[key]));
+    insta::assert_snapshot!("quotas", golden(&[quota]));
     insta::assert_snapshot!("events", golden(&[event]));
     insta::assert_snapshot!("types", golden(&[size]));
     insta::assert_snapshot!("projects", golden(&[project]));

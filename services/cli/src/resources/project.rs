@@ -1,9 +1,9 @@
 //! Projects.
 
-use cloud_contracts::v1::{GetProjectRequest, ListProjectsRequest, Project};
+use cloud_contracts::v1::{DeleteProjectRequest, GetProjectRequest, ListProjectsRequest, Project};
 use tonic::Status;
 
-use super::{Fetch, Listed, Page, PageOf, Resource, View, labels, times};
+use super::{Delete, Fetch, Listed, Page, PageOf, Resource, View, labels, times};
 use crate::{
     connect::{Cloud, ask},
     output::human,
@@ -44,5 +44,12 @@ impl Listed for Project {
         let request = ListProjectsRequest { page_size: page.size, page_token: page.token, ..Default::default() };
         let answer = cloud.projects().list_projects(ask(request)).await?.into_inner();
         Ok((answer.projects, answer.next_page_token))
+    }
+}
+
+impl Delete for Project {
+    async fn delete(cloud: &Cloud, (): &(), id: &str) -> Result<Self, Status> {
+        let request = DeleteProjectRequest { id: id.to_owned(), ..Default::default() };
+        Ok(cloud.projects().delete_project(ask(request)).await?.into_inner())
     }
 }

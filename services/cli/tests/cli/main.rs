@@ -11,3 +11,4 @@ mod instances;
 mod lists;
 mod networks;
 mod progress;
+mod tenants;

@@ -52,10 +52,11 @@ pub(super) async fn insert<R: Resource, T: Tx>(tx: &mut T, row: &R) -> Result<()
     })
 }
 
-/// What a caller did, as an event.
+/// What a caller did, as an event of the resource's project; what belongs to the cloud was done from the caller's.
 pub(super) fn event<R: Resource>(caller: &Caller, row: &R, action: &'static str) -> NewEvent {
+    let own = row.meta().project;
     NewEvent {
-        project: row.meta().project,
+        project: if own.as_uuid().is_nil() { caller.project } else { own },
         kind: R::KIND,
         resource: row.meta().id,
         name: row.meta().name.clone(),

@@ -136,7 +136,7 @@ const FILLED: &str = "quotas_filled";
 
 /// Fills the counters of a database that was there before it had any, once: what each row holds is said by `cloud_core::model`.
 pub(super) async fn fill(pool: &AnyPool, dialect: Dialect) -> Result<(), sqlx::Error> {
-    let mut tx = pool.begin_with(dialect.begin()).await?;
+    let mut tx = pool.begin().await?;
     // Two gateways may start at once: the second one waits here for the first one's end.
     let sql = "INSERT INTO meta (name, value) VALUES ($1, '1') ON CONFLICT (name) DO NOTHING";
     if sqlx::query(sql).bind(FILLED).execute(&mut *tx).await?.rows_affected() == 0 {

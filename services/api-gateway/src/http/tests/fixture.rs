@@ -66,6 +66,11 @@ impl Consoles for Echo {
 
 impl Cloud {
     pub async fn new() -> Self {
+        Self::with_rate(CallRate { per_second: 0, burst: 0 }).await
+    }
+
+    /// Where each key may call only so often.
+    pub async fn with_rate(calls: CallRate) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = SqlStore::open(&format!("sqlite:{}", dir.path().join("c.db").display())).await.unwrap();
         let options = ImageOptions {
@@ -89,7 +94,7 @@ impl Cloud {
             images,
             consoles: Arc::new(Echo),
             public_url: "http://cloud.test/".to_owned(),
-            calls: CallRate::default(),
+            calls,
             readiness: readiness.clone(),
             metrics: Metrics::new("api-gateway").unwrap(),
         };

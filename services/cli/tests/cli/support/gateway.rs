@@ -109,6 +109,9 @@ impl Fake {
             .add_service(v1::image_service_server::ImageServiceServer::new(service.clone()))
             .add_service(v1::vpc_service_server::VpcServiceServer::new(service.clone()))
             .add_service(v1::subnet_service_server::SubnetServiceServer::new(service.clone()))
+            .add_service(v1::project_service_server::ProjectServiceServer::new(service.clone()))
+            .add_service(v1::api_key_service_server::ApiKeyServiceServer::new(service.clone()))
+            .add_service(v1::quota_service_server::QuotaServiceServer::new(service.clone()))
             .add_service(v1::event_service_server::EventServiceServer::new(service));
         let server = tokio::spawn(async move {
             router.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap();
@@ -356,5 +359,63 @@ impl v1::event_service_server::EventService for Service {
         let state = self.enter("list_events", &request)?;
         let (events, next_page_token) = page(&state.events, request.get_ref().page_size, &request.get_ref().page_token);
         Ok(Response::new(ListEventsResponse { events, next_page_token }))
+    }
+}
+
+#[tonic::async_trait]
+impl v1::project_service_server::ProjectService for Service {
+    async fn create_project(
+        &self,
+        request: Request<v1::CreateProjectRequest>,
+    ) -> Result<Response<v1::Project>, Status> {
+        drop(self.enter("create_project", &request)?);
+        let it = request.into_inner();
+        Ok(Response::new(v1::Project { id: "p".into(), name: it.name, labels: it.labels, ..Default::default() }))
+    }
+    async fn delete_project(
+        &self,
+        request: Request<v1::DeleteProjectRequest>,
+    ) -> Result<Response<v1::Project>, Status> {
+        drop(self.enter("delete_project", &request)?);
+        Ok(Response::new(v1::Project { id: "p".into(), name: request.into_inner().id, ..Default::default() }))
+    }
+}
+
+#[tonic::async_trait]
+impl v1::api_key_service_server::ApiKeyService for Service {
+    async fn create_api_key(
+        &self,
+        request: Request<v1::CreateApiKeyRequest>,
+    ) -> Result<Response<v1::CreateApiKeyResponse>, Status> {
+        drop(self.enter("create_api_key", &request)?);
+        let it = request.into_inner();
+        let key = v1::ApiKey { name: it.name, role: it.role, project: "blue".into(), ..Default::default() };
+        Ok(Response::new(v1::CreateApiKeyResponse { api_key: Some(key), secret: "tck_one".into() }))
+    }
+    async fn rotate_api_key(
+        &self,
+        request: Request<v1::RotateApiKeyRequest>,
+    ) -> Result<Response<v1::RotateApiKeyResponse>, Status> {
+        drop(self.enter("rotate_api_key", &request)?);
+        let key = v1::ApiKey { name: request.into_inner().id, ..Default::default() };
+        Ok(Response::new(v1::RotateApiKeyResponse { api_key: Some(key), secret: "tck_two".into() }))
+    }
+    async fn revoke_api_key(&self, request: Request<v1::RevokeApiKeyRequest>) -> Result<Response<v1::ApiKey>, Status> {
+        drop(self.enter("revoke_api_key", &request)?);
+        Ok(Response::new(v1::ApiKey { name: request.into_inner().id, ..Default::default() }))
+    }
+}
+
+#[tonic::async_trait]
+impl v1::quota_service_server::QuotaService for Service {
+    async fn get_quota(&self, request: Request<v1::GetQuotaRequest>) -> Result<Response<v1::Quota>, Status> {
+        drop(self.enter("get_quota", &request)?);
+        let (limits, used) = ([("instances".to_owned(), 10)].into(), [("instances".to_owned(), 3)].into());
+        Ok(Response::new(v1::Quota { project: request.into_inner().project, limits, used }))
+    }
+    async fn update_quota(&self, request: Request<v1::UpdateQuotaRequest>) -> Result<Response<v1::Quota>, Status> {
+        drop(self.enter("update_quota", &request)?);
+        let it = request.into_inner();
+        Ok(Response::new(v1::Quota { project: it.project, limits: it.limits, ..Default::default() }))
     }
 }
