@@ -5,6 +5,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 mod error;
+pub mod filter;
 pub mod model;
 pub mod ports;
 pub mod reconcile;
