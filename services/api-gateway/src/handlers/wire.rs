@@ -1,10 +1,7 @@
 //! What all handlers translate alike.
 
 use cloud_contracts::v1;
-use cloud_core::{
-    model::{Caller, Timestamp},
-    services::PageRequest,
-};
+use cloud_core::model::{Caller, Timestamp};
 use cloud_service_kit::ServiceError;
 use tonic::{Request, Status};
 
@@ -21,19 +18,22 @@ pub(crate) fn time(at: Timestamp) -> Option<prost_types::Timestamp> {
     Some(prost_types::Timestamp { seconds: at.0.div_euclid(1_000_000), nanos })
 }
 
-/// Which page.
-pub(crate) fn page(size: i32, token: String, show_deleted: bool) -> PageRequest {
-    // Validated before: not negative.
-    PageRequest { size: u32::try_from(size).unwrap_or(0), token, show_deleted }
-}
-
-/// A list request's page.
+/// A list request's page: a size that validation found not to be negative, a token, a filter and an order.
 macro_rules! page_of {
     ($request:expr) => {
-        $crate::handlers::wire::page($request.page_size, $request.page_token, $request.show_deleted)
+        cloud_core::services::PageRequest {
+            show_deleted: $request.show_deleted,
+            ..$crate::handlers::wire::page_of!($request, live)
+        }
     };
     ($request:expr, live) => {
-        $crate::handlers::wire::page($request.page_size, $request.page_token, false)
+        cloud_core::services::PageRequest {
+            size: u32::try_from($request.page_size).unwrap_or(0),
+            token: $request.page_token,
+            show_deleted: false,
+            filter: $request.filter,
+            order_by: $request.order_by,
+        }
     };
 }
 pub(crate) use page_of;

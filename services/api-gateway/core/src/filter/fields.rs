@@ -35,6 +35,18 @@ pub const NAME: Field = Field { name: "name", kind: FieldKind::Text, path: &["me
 /// Words of the user's own.
 pub const LABELS: Field = Field { name: "labels", kind: FieldKind::Labels, path: &["meta", "labels"], column: None };
 
+/// What events can be filtered by.
+pub const EVENT: &[Field] = &[
+    Field::new("kind", FieldKind::Text, &["kind"]).column("kind"),
+    Field::new("resource_id", FieldKind::Text, &["resource"]).column("resource_id"),
+    Field::new("resource_name", FieldKind::Text, &["name"]).column("resource_name"),
+    Field::new("action", FieldKind::Text, &["action"]).column("action"),
+    Field::new("actor", FieldKind::Text, &["actor"]).column("actor"),
+    Field::new("source", FieldKind::Text, &["source"]).column("source"),
+    Field::new("outcome", FieldKind::Text, &["outcome"]).column("outcome"),
+    Field::new("request_id", FieldKind::Text, &["request_id"]).column("request_id"),
+];
+
 impl Field {
     /// A field that stands in the row's JSON only.
     #[must_use]

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{Filter, Op, Term};
-use crate::model::Resource;
+use crate::model::{Event, Resource};
 
 impl Filter {
     /// Whether a row is meant.
@@ -28,6 +28,22 @@ impl Filter {
                 value = value.and_then(|v| v.get(key));
             }
             value.map(text).unwrap_or_default()
+        })
+    }
+
+    /// Whether an event is meant.
+    #[must_use]
+    pub fn matches_event(&self, event: &Event) -> bool {
+        self.matches_by(|term| match term.field.name {
+            "kind" => event.kind.clone(),
+            "resource_id" => event.resource.clone(),
+            "resource_name" => event.name.clone(),
+            "action" => event.action.clone(),
+            "actor" => event.actor.clone(),
+            "source" => event.source.clone(),
+            "outcome" => event.outcome.clone(),
+            "request_id" => event.request_id.clone(),
+            _ => String::new(),
         })
     }
 

@@ -21,7 +21,7 @@ mod tests;
 
 use std::fmt::{self, Write};
 
-pub use fields::{Field, FieldKind, ID, LABELS, NAME};
+pub use fields::{EVENT, Field, FieldKind, ID, LABELS, NAME};
 pub use order::{Order, OrderBy};
 
 use crate::CoreError;

@@ -5,7 +5,10 @@ use std::{future::Future, net::Ipv4Addr, time::Duration};
 use cloud_domain::{CloudId, HostId, ProjectId, SessionId, SubnetId, Vni, VpcId};
 use uuid::Uuid;
 
-use crate::model::{AgentRole, Event, NewEvent, Port, Resource, Subnet, Timestamp, Value};
+use crate::{
+    filter::{Filter, Order},
+    model::{AgentRole, Event, NewEvent, Port, Resource, Subnet, Timestamp, Value},
+};
 
 /// Why the store did not do something.
 #[derive(Debug, thiserror::Error)]
@@ -71,15 +74,24 @@ pub struct WorkItem {
 }
 
 /// Where a list goes on: after this row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cursor {
-    /// When the last row was made.
-    pub created_at: Timestamp,
+    /// What the list is ordered by, of the last row.
+    pub key: Key,
     /// Its id.
     pub id: Uuid,
 }
 
-/// Which rows, oldest first.
+/// What a list is ordered by, of one row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Key {
+    /// When it was made.
+    CreatedAt(Timestamp),
+    /// Its name.
+    Name(String),
+}
+
+/// Which rows; oldest first where nothing else is said.
 #[derive(Debug, Clone, Default)]
 pub struct Query {
     /// Only rows of this project.
@@ -90,7 +102,11 @@ pub struct Query {
     pub columns: Vec<(&'static str, Value)>,
     /// Also deleted rows.
     pub deleted: bool,
-    /// Only rows after this one.
+    /// Only rows that it means.
+    pub filter: Filter,
+    /// In which order.
+    pub order: Order,
+    /// Only rows after this one, in that order.
     pub after: Option<Cursor>,
     /// How many at most.
     pub limit: Option<u32>,
@@ -102,6 +118,25 @@ impl Query {
     pub fn by(column: &'static str, value: &impl ToString) -> Self {
         Self { columns: vec![(column, Value::Text(value.to_string()))], ..Self::default() }
     }
+}
+
+/// Which events.
+#[derive(Debug, Clone, Default)]
+pub struct EventQuery {
+    /// Only of this project.
+    pub project: Option<ProjectId>,
+    /// Only about this kind of resource.
+    pub kind: Option<String>,
+    /// Only about this resource, by id.
+    pub resource: Option<String>,
+    /// Only events that it means.
+    pub filter: Filter,
+    /// The oldest first; else the newest.
+    pub oldest_first: bool,
+    /// Only events after the one with this revision, in that order.
+    pub after: Option<u64>,
+    /// How many at most.
+    pub limit: u32,
 }
 
 /// A VPC's live subnets and ports, and how new they are: read in one snapshot.
@@ -164,7 +199,7 @@ pub trait Store: Clone + Send + Sync + 'static {
         name: &str,
     ) -> impl Future<Output = Result<Option<R>, StoreError>> + Send;
 
-    /// Rows, oldest first.
+    /// Rows, in the query's order.
     fn list<R: Resource>(&self, query: &Query) -> impl Future<Output = Result<Vec<R>, StoreError>> + Send;
 
     /// How many live rows have this value in this column.
@@ -188,7 +223,14 @@ pub trait Store: Clone + Send + Sync + 'static {
         resource: Option<&str>,
         before: Option<u64>,
         limit: u32,
-    ) -> impl Future<Output = Result<Vec<Event>, StoreError>> + Send;
+    ) -> impl Future<Output = Result<Vec<Event>, StoreError>> + Send {
+        let (kind, resource) = (kind.map(str::to_owned), resource.map(str::to_owned));
+        let query = EventQuery { project, kind, resource, after: before, limit, ..EventQuery::default() };
+        async move { self.list_events(&query).await }
+    }
+
+    /// Events, in the query's order.
+    fn list_events(&self, query: &EventQuery) -> impl Future<Output = Result<Vec<Event>, StoreError>> + Send;
 
     /// The revision up to which all that was committed can be seen. Every write transaction has one of its own.
     fn revision(&self) -> impl Future<Output = Result<u64, StoreError>> + Send;
@@ -256,7 +298,7 @@ pub trait Tx: Send {
         name: &str,
     ) -> impl Future<Output = Result<Option<R>, StoreError>> + Send;
 
-    /// Rows, oldest first.
+    /// Rows, in the query's order.
     fn list<R: Resource>(&mut self, query: &Query) -> impl Future<Output = Result<Vec<R>, StoreError>> + Send;
 
     /// Writes a new row. Taken where its name or another claim of it is.

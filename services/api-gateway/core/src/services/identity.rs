@@ -110,12 +110,12 @@ impl<S: Store> IdentityService<S> {
     /// The projects that the caller may see.
     ///
     /// # Errors
-    /// Invalid page token.
+    /// Invalid filter, order or page token.
     pub async fn projects(&self, caller: &Caller, page: &PageRequest) -> Result<Page<Project>, CoreError> {
         if caller.role == Role::Operator {
             return page.list(&self.store, None, Query::default()).await;
         }
         let own = self.project(caller, &caller.project.to_string()).await?;
-        Ok(Page { rows: vec![own], next: String::new() })
+        page.of(vec![own])
     }
 }

@@ -50,7 +50,7 @@ impl<S: Store> InstanceService<S> {
     /// The project's instances.
     ///
     /// # Errors
-    /// Invalid page token.
+    /// Invalid filter, order or page token.
     pub async fn list(&self, caller: &Caller, page: &PageRequest) -> Result<Page<Instance>, CoreError> {
         page.list(&self.store, Some(caller.project), Query::default()).await
     }
@@ -217,7 +217,7 @@ impl<S: Store> InstanceService<S> {
     /// All instance types.
     ///
     /// # Errors
-    /// Invalid page token.
+    /// Invalid filter, order or page token.
     pub async fn instance_types(&self, page: &PageRequest) -> Result<Page<InstanceType>, CoreError> {
         page.list(&self.store, None, Query::default()).await
     }

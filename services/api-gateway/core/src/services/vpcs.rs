@@ -101,7 +101,7 @@ impl<S: Store> VpcService<S> {
     /// The project's VPCs.
     ///
     /// # Errors
-    /// Invalid page token.
+    /// Invalid filter, order or page token.
     pub async fn list(&self, caller: &Caller, page: &PageRequest) -> Result<Page<Vpc>, CoreError> {
         page.list(&self.store, Some(caller.project), Query::default()).await
     }
@@ -194,7 +194,7 @@ impl<S: Store> VpcService<S> {
     /// A VPC's subnets.
     ///
     /// # Errors
-    /// `NotFound` (VPC), invalid page token.
+    /// `NotFound` (VPC), invalid filter, order or page token.
     pub async fn list_subnets(
         &self,
         caller: &Caller,
@@ -239,7 +239,7 @@ impl<S: Store> VpcService<S> {
     /// The project's ports.
     ///
     /// # Errors
-    /// Invalid page token.
+    /// Invalid filter, order or page token.
     pub async fn list_ports(&self, caller: &Caller, page: &PageRequest) -> Result<Page<Port>, CoreError> {
         page.list(&self.store, Some(caller.project), Query::default()).await
     }

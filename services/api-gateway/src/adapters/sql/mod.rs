@@ -11,6 +11,7 @@ mod agents;
 mod changes;
 mod dialect;
 mod error;
+mod filter;
 mod identity;
 mod notify;
 mod open;

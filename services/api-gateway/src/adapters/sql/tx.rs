@@ -156,11 +156,13 @@ impl Tx for SqlTx {
     async fn find<R: Resource>(&mut self, project: ProjectId, name: &str) -> Result<Option<R>, StoreError> {
         let query =
             Query { project: Some(project), columns: vec![("name", Value::Text(name.to_owned()))], ..Query::default() };
-        Ok(rows::list(self.connection()?, &query).await?.pop())
+        let dialect = self.store.inner.dialect;
+        Ok(rows::list(dialect, self.connection()?, &query).await?.pop())
     }
 
     async fn list<R: Resource>(&mut self, query: &Query) -> Result<Vec<R>, StoreError> {
-        rows::list(self.connection()?, query).await
+        let dialect = self.store.inner.dialect;
+        rows::list(dialect, self.connection()?, query).await
     }
 
     async fn insert<R: Resource>(&mut self, row: &R) -> Result<(), StoreError> {
