@@ -8,8 +8,12 @@ use tonic::{Request, Status};
 /// Who calls, as the authentication layer found out.
 #[allow(clippy::result_large_err)] // tonic's own convention
 pub(crate) fn caller<M>(request: &Request<M>) -> Result<Caller, Status> {
-    let found = request.extensions().get::<Caller>().cloned();
-    found.ok_or_else(|| ServiceError::unauthenticated("send an API key: `Authorization: Bearer <key>`").into())
+    request.extensions().get::<Caller>().cloned().ok_or_else(unknown_caller)
+}
+
+/// The error of a call by nobody.
+pub(crate) fn unknown_caller() -> Status {
+    ServiceError::unauthenticated("send an API key: `Authorization: Bearer <key>`").into()
 }
 
 /// A moment on the wire.

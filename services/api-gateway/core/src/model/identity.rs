@@ -4,7 +4,7 @@ use cloud_domain::{ApiKeyId, ProjectId};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Meta, Timestamp, Value, meta::resource};
+use super::{Meta, RequestKey, Timestamp, Value, meta::resource};
 use crate::Kind;
 
 /// A tenant.
@@ -68,6 +68,8 @@ pub struct Caller {
     pub source: String,
     /// The request's id.
     pub request_id: String,
+    /// What the caller calls it, where the same call is to be made once only.
+    pub once: Option<RequestKey>,
 }
 
 /// Something that happened, about to be written.
@@ -91,6 +93,8 @@ pub struct NewEvent {
     pub message: String,
     /// The request that led to it.
     pub request_id: String,
+    /// The call that it carries out, written down with it. A call's first event is about the resource that the call answers with.
+    pub once: Option<RequestKey>,
 }
 
 /// Something that happened.

@@ -6,6 +6,7 @@ mod image;
 mod instance;
 mod meta;
 mod network;
+mod request;
 mod volume;
 
 pub use host::{Agent, AgentRole, Host, HostCapacity, Pool};
@@ -14,4 +15,5 @@ pub use image::{Image, ImageFormat, ImageSource, ImageStatus, Visibility};
 pub use instance::{Desired, Disk, Instance, InstanceType, Nic};
 pub use meta::{Labels, Meta, Resource, Timestamp, Value};
 pub use network::{Port, Subnet, Vpc};
+pub use request::{DoneRequest, RequestKey};
 pub use volume::{Volume, VolumeStatus};

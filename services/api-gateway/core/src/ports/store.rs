@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::{
     filter::{Filter, Order},
-    model::{AgentRole, Event, NewEvent, Port, Resource, Subnet, Timestamp, Value},
+    model::{AgentRole, DoneRequest, Event, NewEvent, Port, RequestKey, Resource, Subnet, Timestamp, Value},
 };
 
 /// Why the store did not do something.
@@ -16,6 +16,9 @@ pub enum StoreError {
     /// A unique claim is taken: a name, an address, a network identifier.
     #[error("a unique claim is taken")]
     Taken,
+    /// The request id was used by another call meanwhile.
+    #[error("the request id is taken")]
+    Repeated,
     /// The row is not at the version that was read, or the lease is held by another worker.
     #[error("the row or the lease is no longer what was read")]
     Stale,
@@ -252,6 +255,13 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// Tells the other gateways on this database which agents were heard here, and answers with what all of them heard.
     fn share_agents(&self, heard: &[HeardAgent]) -> impl Future<Output = Result<Vec<HeardAgent>, StoreError>> + Send;
 
+    /// What was done under a request id, also where it need not be remembered any more.
+    fn request(
+        &self,
+        project: ProjectId,
+        id: &str,
+    ) -> impl Future<Output = Result<Option<DoneRequest>, StoreError>> + Send;
+
     /// Takes up to `limit` due pieces of work, the longest due first, and leases them for `lease`.
     fn claim_work(&self, limit: u32, lease: Duration)
     -> impl Future<Output = Result<Vec<WorkItem>, StoreError>> + Send;
@@ -367,7 +377,22 @@ pub trait Tx: Send {
     /// Checks that this worker still holds its lease. Stale where not: the transaction must not commit.
     fn guard(&mut self, item: &WorkItem) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// Writes an event.
+    /// What was done under a request id, also where it need not be remembered any more.
+    fn request(
+        &mut self,
+        project: ProjectId,
+        id: &str,
+    ) -> impl Future<Output = Result<Option<DoneRequest>, StoreError>> + Send;
+
+    /// Writes down that a call with a request id was carried out, on this resource. Repeated where another one with the id was.
+    fn record(
+        &mut self,
+        key: &RequestKey,
+        resource: &str,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Writes an event, and with the first one of a call with a request id that it was carried out: the commit then fails as Repeated where
+    /// another one with the id was.
     fn event(&mut self, event: NewEvent) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Makes all of it true at once. Returns when it is durable.

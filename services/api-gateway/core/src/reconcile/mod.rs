@@ -146,5 +146,6 @@ fn event<R: Resource>(row: &R, action: &'static str, message: &str) -> NewEvent 
         source: String::new(),
         message: message.to_owned(),
         request_id: String::new(),
+        once: None,
     }
 }

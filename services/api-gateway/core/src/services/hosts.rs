@@ -249,5 +249,6 @@ fn joined(host: &Host) -> NewEvent {
         source: String::new(),
         message: String::new(),
         request_id: String::new(),
+        once: None,
     }
 }

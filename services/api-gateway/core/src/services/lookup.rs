@@ -64,6 +64,7 @@ pub(super) fn event<R: Resource>(caller: &Caller, row: &R, action: &'static str)
         source: caller.source.clone(),
         message: String::new(),
         request_id: caller.request_id.clone(),
+        once: caller.once.clone(),
     }
 }
 

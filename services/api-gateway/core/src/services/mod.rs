@@ -12,6 +12,7 @@ mod launch;
 mod lookup;
 mod page;
 mod registry;
+mod requests;
 mod volumes;
 mod vpcs;
 
@@ -27,6 +28,7 @@ pub use instances::InstanceService;
 pub use launch::Launch;
 pub use page::{Page, PageRequest};
 pub use registry::{AgentHealth, AgentRef, HostRegistry, HostState};
+pub use requests::{Known, RequestService};
 pub use volumes::{NewVolume, VolumeService};
 pub use vpcs::{NewSubnet, NewVpc, VpcService};
 
@@ -57,6 +59,14 @@ pub struct Settings {
     pub import_timeout: Duration,
     /// How often each host's guests are compared with what they should be.
     pub sweep_interval: Duration,
+    /// How long request ids are remembered.
+    pub keep_requests: Duration,
+    /// How long what is deleted can still be looked at.
+    pub keep_deleted: Duration,
+    /// How long events are kept.
+    pub keep_events: Duration,
+    /// How often what was kept long enough is purged.
+    pub purge_interval: Duration,
 }
 
 impl Default for Settings {
@@ -73,6 +83,10 @@ impl Default for Settings {
             mtu: 1450,
             import_timeout: Duration::from_secs(3600),
             sweep_interval: Duration::from_secs(30),
+            keep_requests: Duration::from_secs(24 * 3600),
+            keep_deleted: Duration::from_secs(30 * 24 * 3600),
+            keep_events: Duration::from_secs(90 * 24 * 3600),
+            purge_interval: Duration::from_secs(600),
         }
     }
 }
@@ -96,6 +110,8 @@ pub struct Services<S> {
     pub identity: IdentityService<S>,
     /// Events.
     pub events: EventService<S>,
+    /// Request ids.
+    pub requests: RequestService<S>,
 }
 
 impl<S: Store> Services<S> {
@@ -107,6 +123,7 @@ impl<S: Store> Services<S> {
             console: ConsoleService::new(store.clone(), Arc::clone(&settings)),
             volumes: VolumeService::new(store.clone()),
             images: ImageService::new(store.clone(), images),
+            requests: RequestService::new(store.clone(), &settings),
             vpcs: VpcService::new(store.clone()),
             hosts: HostService::new(store.clone(), registry, settings),
             identity: IdentityService::new(store.clone()),

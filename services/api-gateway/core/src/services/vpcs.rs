@@ -176,11 +176,14 @@ impl<S: Store> VpcService<S> {
         Ok(subnet)
     }
 
-    /// A subnet by id or name.
+    /// A subnet by id or name. By id, the VPC may be left out.
     ///
     /// # Errors
     /// `NotFound`.
     pub async fn get_subnet(&self, caller: &Caller, vpc: &str, id: &str) -> Result<Subnet, CoreError> {
+        if vpc.is_empty() && as_id(id).is_some() {
+            return any(&self.store, caller.project, id).await;
+        }
         let vpc: Vpc = self.get(caller, vpc).await?;
         let not_found = || CoreError::not_found(Kind::Subnet, id);
         if let Some(uuid) = as_id(id) {

@@ -16,6 +16,7 @@ mod identity;
 mod notify;
 mod open;
 mod read;
+mod requests;
 mod rows;
 mod tx;
 mod work;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cloud_core::{
-    model::{Event, Resource, Timestamp, Value},
+    model::{DoneRequest, Event, Resource, Timestamp, Value},
     ports::{Changes, EventQuery, HeardAgent, Query, Store, StoreError, VpcSnapshot, WorkItem},
 };
 use cloud_domain::{CloudId, HostId, ProjectId, VpcId};
@@ -11,7 +11,7 @@ use sqlx::{Any, AssertSqlSafe, Row, pool::PoolConnection};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::{SqlStore, SqlTx, agents, changes, error::fault, error::from_sqlx, filter, rows, rows::Values, work};
+use super::{SqlStore, SqlTx, agents, changes, error::fault, error::from_sqlx, filter, requests, rows, rows::Values, work};
 
 /// Events, in the order that [`event`] reads.
 pub(super) const EVENTS: &str = "SELECT revision, id, at, project_id, kind, resource_id, resource_name, action, actor, source, outcome, message, request_id FROM events";
@@ -117,6 +117,11 @@ impl Store for SqlStore {
 
     async fn share_agents(&self, heard: &[HeardAgent]) -> Result<Vec<HeardAgent>, StoreError> {
         agents::share(self, heard).await
+    }
+
+    async fn request(&self, project: ProjectId, id: &str) -> Result<Option<DoneRequest>, StoreError> {
+        let mut reader = self.reader().await?;
+        requests::get(&mut reader, project, id).await
     }
 
     async fn claim_work(&self, limit: u32, lease: Duration) -> Result<Vec<WorkItem>, StoreError> {
