@@ -1,6 +1,8 @@
 //! What both databases must do alike.
 
 mod changes;
+mod lists;
+mod requests;
 
 use std::{sync::Arc, time::Duration};
 
@@ -108,6 +110,8 @@ pub async fn all(store: SqlStore) {
     keys_open_their_project_only(&c).await;
     a_stop_that_nobody_carries_out_ends_in_a_deadline(&c).await;
     changes::all(&c).await;
+    requests::all(&c).await;
+    lists::all(&c).await;
 }
 
 async fn a_launch_claims_everything_or_nothing(c: &Cloud) {

@@ -6,4 +6,5 @@ mod errors;
 mod fixture;
 mod golden;
 mod grpc;
+mod requests;
 mod surface;
