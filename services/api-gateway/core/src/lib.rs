@@ -9,6 +9,7 @@ pub mod filter;
 pub mod model;
 pub mod ports;
 pub mod reconcile;
+pub mod retention;
 pub mod services;
 
 pub use error::{CoreError, Kind};

@@ -3,6 +3,7 @@
 mod changes;
 mod lists;
 mod requests;
+mod retention;
 
 use std::{sync::Arc, time::Duration};
 
@@ -112,6 +113,7 @@ pub async fn all(store: SqlStore) {
     changes::all(&c).await;
     requests::all(&c).await;
     lists::all(&c).await;
+    retention::all(&c).await;
 }
 
 async fn a_launch_claims_everything_or_nothing(c: &Cloud) {

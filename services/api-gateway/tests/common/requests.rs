@@ -111,4 +111,12 @@ async fn an_id_is_free_again_when_it_need_not_be_remembered(c: &Cloud) {
     let key = once(c, "r5", "b").await.unwrap().once.unwrap();
     write(&key).await.unwrap();
     assert!(matches!(write(&key).await, Err(StoreError::Repeated)));
+    // And in the end it is forgotten, alone.
+    let old = RequestKey { id: "r6".into(), expires_at: past, ..key };
+    write(&old).await.unwrap();
+    let mut tx = c.store.begin().await.unwrap();
+    assert_eq!(tx.purge_requests(Timestamp::now(), 100).await.unwrap(), 1);
+    tx.commit().await.unwrap();
+    assert_eq!(c.store.request(c.caller.project, "r6").await.unwrap(), None);
+    assert!(c.store.request(c.caller.project, "r5").await.unwrap().is_some());
 }

@@ -10,4 +10,5 @@ mod images;
 mod instances;
 mod lists;
 mod networks;
+mod once;
 mod progress;

@@ -255,6 +255,17 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// Tells the other gateways on this database which agents were heard here, and answers with what all of them heard.
     fn share_agents(&self, heard: &[HeardAgent]) -> impl Future<Output = Result<Vec<HeardAgent>, StoreError>> + Send;
 
+    /// Rows of a kind that were deleted before a moment, the longest deleted first, after one of them.
+    fn deleted<R: Resource>(
+        &self,
+        before: Timestamp,
+        after: Option<(Timestamp, Uuid)>,
+        limit: u32,
+    ) -> impl Future<Output = Result<Vec<R>, StoreError>> + Send;
+
+    /// The highest revision of what was purged: whoever has not seen all up to it may have missed something, and begins anew.
+    fn purged(&self) -> impl Future<Output = Result<u64, StoreError>> + Send;
+
     /// What was done under a request id, also where it need not be remembered any more.
     fn request(
         &self,
@@ -390,6 +401,15 @@ pub trait Tx: Send {
         key: &RequestKey,
         resource: &str,
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Removes a deleted row and its finished work. False where it is not as it was read, or has work left.
+    fn purge<R: Resource>(&mut self, row: &R) -> impl Future<Output = Result<bool, StoreError>> + Send;
+
+    /// Removes up to `limit` events older than a moment, the oldest first. How many.
+    fn purge_events(&mut self, before: Timestamp, limit: u32) -> impl Future<Output = Result<u64, StoreError>> + Send;
+
+    /// Removes up to `limit` request ids that need not be remembered after a moment. How many.
+    fn purge_requests(&mut self, now: Timestamp, limit: u32) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
     /// Writes an event, and with the first one of a call with a request id that it was carried out: the commit then fails as Repeated where
     /// another one with the id was.

@@ -17,6 +17,7 @@ mod notify;
 mod open;
 mod read;
 mod requests;
+mod retention;
 mod rows;
 mod tx;
 mod work;

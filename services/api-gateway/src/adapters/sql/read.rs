@@ -11,7 +11,7 @@ use sqlx::{Any, AssertSqlSafe, Row, pool::PoolConnection};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::{SqlStore, SqlTx, agents, changes, error::fault, error::from_sqlx, filter, requests, rows, rows::Values, work};
+use super::{SqlStore, SqlTx, agents, changes, error::fault, error::from_sqlx, filter, requests, retention, rows, rows::Values, work};
 
 /// Events, in the order that [`event`] reads.
 pub(super) const EVENTS: &str = "SELECT revision, id, at, project_id, kind, resource_id, resource_name, action, actor, source, outcome, message, request_id FROM events";
@@ -117,6 +117,21 @@ impl Store for SqlStore {
 
     async fn share_agents(&self, heard: &[HeardAgent]) -> Result<Vec<HeardAgent>, StoreError> {
         agents::share(self, heard).await
+    }
+
+    async fn deleted<R: Resource>(
+        &self,
+        before: Timestamp,
+        after: Option<(Timestamp, Uuid)>,
+        limit: u32,
+    ) -> Result<Vec<R>, StoreError> {
+        let mut reader = self.reader().await?;
+        retention::deleted(&mut reader, before, after, limit).await
+    }
+
+    async fn purged(&self) -> Result<u64, StoreError> {
+        let mut reader = self.reader().await?;
+        retention::purged(&mut reader).await
     }
 
     async fn request(&self, project: ProjectId, id: &str) -> Result<Option<DoneRequest>, StoreError> {

@@ -18,7 +18,7 @@ use super::{
     changes::{EVENTS_PER_REVISION, event_revision},
     error::fault,
     error::from_sqlx,
-    requests, rows,
+    requests, retention, rows,
     writer::Loan,
 };
 
@@ -305,6 +305,18 @@ impl Tx for SqlTx {
         requests::record(self.connection()?, key, resource).await?;
         self.recorded = Some(key.clone());
         Ok(())
+    }
+
+    async fn purge<R: Resource>(&mut self, row: &R) -> Result<bool, StoreError> {
+        retention::purge(self.connection()?, row).await
+    }
+
+    async fn purge_events(&mut self, before: Timestamp, limit: u32) -> Result<u64, StoreError> {
+        retention::events(self.connection()?, before, limit).await
+    }
+
+    async fn purge_requests(&mut self, now: Timestamp, limit: u32) -> Result<u64, StoreError> {
+        retention::requests(self.connection()?, now, limit).await
     }
 
     async fn event(&mut self, event: NewEvent) -> Result<(), StoreError> {
