@@ -52,6 +52,27 @@ pub struct Config {
     /// Projects and keys.
     #[command(flatten)]
     pub tenants: TenantArgs,
+    /// How long things are kept.
+    #[command(flatten)]
+    pub retention: RetentionArgs,
+}
+
+/// The flags of retention.
+#[derive(Debug, Clone, clap::Args)]
+pub struct RetentionArgs {
+    /// How long what is deleted can still be looked at, in seconds.
+    #[arg(long, env = "CLOUD_KEEP_DELETED", value_name = "SECONDS", default_value_t = 30 * 24 * 3600)]
+    pub keep_deleted: u64,
+    /// How long events are kept, in seconds.
+    #[arg(long, env = "CLOUD_KEEP_EVENTS", value_name = "SECONDS", default_value_t = 90 * 24 * 3600)]
+    pub keep_events: u64,
+    /// How long request ids are remembered, in seconds.
+    #[arg(long, env = "CLOUD_KEEP_REQUESTS", value_name = "SECONDS", default_value_t = 24 * 3600)]
+    pub keep_requests: u64,
+    /// How often what was kept long enough is purged, in milliseconds.
+    #[arg(long, env = "CLOUD_PURGE_INTERVAL_MS", value_name = "MILLISECONDS", default_value_t = 600_000,
+          value_parser = clap::value_parser!(u64).range(50..))]
+    pub purge_interval_ms: u64,
 }
 
 /// The flags of projects and keys.
@@ -183,6 +204,10 @@ impl Config {
             mtu: limits.guest_mtu,
             import_timeout: Duration::from_secs(self.images.import_timeout),
             quota: default_limits().into_iter().chain(self.tenants.quota.iter().copied()).collect(),
+            keep_deleted: Duration::from_secs(self.retention.keep_deleted),
+            keep_events: Duration::from_secs(self.retention.keep_events),
+            keep_requests: Duration::from_secs(self.retention.keep_requests),
+            purge_interval: Duration::from_millis(self.retention.purge_interval_ms),
             ..Settings::default()
         }
     }

@@ -9,6 +9,7 @@ use cloud_core::{
     model::Image,
     ports::Store,
     reconcile::{Backends, Workers},
+    retention::{Purged, Retention},
     services::{HostRegistry, Services, Settings, bootstrap},
 };
 use cloud_service_kit::{
@@ -23,6 +24,7 @@ use cloud_service_kit::{
     service,
 };
 use futures::{FutureExt as _, future::BoxFuture};
+use prometheus::{IntCounterVec, Opts};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tracing::Instrument as _;
@@ -183,6 +185,7 @@ impl Cloud {
         let agents = Arc::new(Agents::new(Arc::clone(&registry), cloud, epoch));
         let metrics = Metrics::new("api-gateway")?;
         let host_router = host_router(&services, &readiness, &metrics)?;
+        let purged = purge_counter(&metrics)?;
         let api = PublicApi {
             services,
             registry: Arc::clone(&registry),
@@ -195,13 +198,15 @@ impl Cloud {
             metrics,
         };
         let router = api.router()?;
+        let retention = Retention::new(store.clone(), settings.clone(), purged);
         let backends = Backends { compute: agents.clone(), storage: agents.clone(), network: agents, images };
         let workers = Workers::new(store.clone(), registry, backends, settings).traced(Arc::new(traced));
         let options = ServerOptions { tls, ..ServerOptions::default() };
-        let (public, hosts, (), ()) = tokio::join!(
+        let (public, hosts, (), (), ()) = tokio::join!(
             server::serve(public, router, options, shutdown.clone()),
             server::serve(hosts, host_router, ServerOptions::default(), shutdown.clone()),
             workers.run(shutdown.clone()),
+            retention.run(shutdown.clone()),
             watch_database(&store, &readiness, shutdown.clone()),
         );
         public?;
@@ -214,6 +219,14 @@ fn traced(trace: Option<&str>, attempt: BoxFuture<'static, ()>) -> BoxFuture<'st
     let context = RequestContext::resumed(trace, None);
     let span = context.span("reconcile");
     context::scope(context, attempt.instrument(span)).boxed()
+}
+
+/// Counts what is purged, by kind.
+fn purge_counter(metrics: &Metrics) -> Result<Purged, prometheus::Error> {
+    let opts = Opts::new("purged_total", "Rows removed since they were kept long enough, by kind.");
+    let counter = IntCounterVec::new(opts, &["kind"])?;
+    metrics.registry().register(Box::new(counter.clone()))?;
+    Ok(Arc::new(move |kind, rows| counter.with_label_values(&[kind]).inc_by(rows)))
 }
 
 /// What agents call.

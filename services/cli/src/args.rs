@@ -47,6 +47,10 @@ pub struct Connection {
     /// The project to work in, by name or id [default: the key's own]
     #[arg(long, global = true, env = "CLOUD_PROJECT", value_name = "PROJECT")]
     pub project: Option<String>,
+    /// Makes a change that is sent again with the same id the same change: 1 to 64 printable ASCII characters, kept for a day
+    /// [default: a new one for each change]
+    #[arg(long, global = true, value_name = "ID", value_parser = request_id)]
+    pub request_id: Option<String>,
     /// Certificates (PEM) to trust for https, in place of the system's
     #[arg(long, global = true, env = "CLOUD_CA_FILE", value_name = "FILE")]
     pub ca_file: Option<PathBuf>,
@@ -120,6 +124,13 @@ pub enum LsShow {
         #[command(flatten)]
         output: OutputArgs,
     },
+}
+
+fn request_id(text: &str) -> Result<String, String> {
+    if (1..=64).contains(&text.len()) && text.bytes().all(|b| (0x20..0x7f).contains(&b)) {
+        return Ok(text.to_owned());
+    }
+    Err("must have 1 to 64 printable ASCII characters".to_owned())
 }
 
 #[cfg(test)]

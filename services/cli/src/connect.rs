@@ -2,6 +2,7 @@
 
 mod channel;
 mod key;
+mod once;
 mod places;
 mod run_env;
 mod settings;
@@ -9,18 +10,18 @@ mod settings;
 use std::time::Duration;
 
 use cloud_contracts::v1::{
-    api_key_service_client::ApiKeyServiceClient,
-    event_service_client::EventServiceClient, host_service_client::HostServiceClient,
-    image_service_client::ImageServiceClient, instance_service_client::InstanceServiceClient,
-    instance_type_service_client::InstanceTypeServiceClient, port_service_client::PortServiceClient,
-    project_service_client::ProjectServiceClient, quota_service_client::QuotaServiceClient,
-    subnet_service_client::SubnetServiceClient,
+    api_key_service_client::ApiKeyServiceClient, event_service_client::EventServiceClient,
+    host_service_client::HostServiceClient, image_service_client::ImageServiceClient,
+    instance_service_client::InstanceServiceClient, instance_type_service_client::InstanceTypeServiceClient,
+    port_service_client::PortServiceClient, project_service_client::ProjectServiceClient,
+    quota_service_client::QuotaServiceClient, subnet_service_client::SubnetServiceClient,
     volume_service_client::VolumeServiceClient, vpc_service_client::VpcServiceClient,
 };
 use tonic::{Request, service::interceptor::InterceptedService, transport::Channel};
 
 use crate::{args::Connection, error::Error};
 use channel::Credentials;
+use once::Once;
 use settings::Settings;
 
 /// How long an ordinary call may take.
@@ -29,7 +30,7 @@ pub const CALL: Duration = Duration::from_secs(30);
 /// Lists carry user data, and may be long.
 const MAX_ANSWER: usize = 64 << 20;
 
-type Authenticated = InterceptedService<Channel, Credentials>;
+type Authenticated = Once<InterceptedService<Channel, Credentials>>;
 
 /// The gateway, with everything that its calls need.
 #[derive(Debug, Clone)]
@@ -49,10 +50,18 @@ macro_rules! clients {
 impl Cloud {
     /// Finds the gateway and the key, and connects.
     pub async fn connect(connection: Connection) -> Result<Self, Error> {
+        let given = connection.request_id.clone();
         let settings = Settings::find(connection, &places::Places::of_this_process())?;
         let channel = channel::open(&settings).await?;
         let service = InterceptedService::new(channel, Credentials::new(&settings)?);
-        Ok(Self { service })
+        Ok(Self { service: Once::new(service, given) })
+    }
+
+    /// Says so where a request id was given and no change was sent.
+    pub fn warn_of_unused_id(&self) {
+        if self.service.is_id_unused() {
+            eprintln!("warning: --request-id has no effect: this changes nothing");
+        }
     }
 
     clients! {

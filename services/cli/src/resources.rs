@@ -67,6 +67,10 @@ pub struct PageOf {
     pub token: String,
     /// Also what was deleted and is still kept.
     pub show_deleted: bool,
+    /// Only those that it means.
+    pub filter: String,
+    /// In which order.
+    pub order_by: String,
 }
 
 /// A page and the token of the next.

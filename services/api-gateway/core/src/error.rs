@@ -85,6 +85,12 @@ pub enum CoreError {
         /// Its name.
         name: String,
     },
+    /// The request id is another call's.
+    #[error("request id `{id}` was used for another call: use a new id for a new call")]
+    RequestReused {
+        /// The id.
+        id: String,
+    },
     /// A field of the request cannot be used.
     #[error("`{field}`: {message}")]
     Invalid {
@@ -176,6 +182,9 @@ impl From<StoreError> for CoreError {
             }
             // A write that lost against another one: the caller may repeat the whole call.
             StoreError::Stale => Self::Unavailable { message: "another call changed the same thing: try again".into() },
+            StoreError::Repeated => {
+                Self::Unavailable { message: "another call with this request id is being made: try again".into() }
+            }
             other => Self::Internal(Box::new(other)),
         }
     }

@@ -6,9 +6,11 @@
 
 pub mod authorization;
 mod error;
+pub mod filter;
 pub mod model;
 pub mod ports;
 pub mod reconcile;
+pub mod retention;
 pub mod services;
 
 pub use error::{CoreError, Kind};

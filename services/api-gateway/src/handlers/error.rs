@@ -22,6 +22,7 @@ pub(crate) fn service_error(error: CoreError) -> ServiceError {
         CoreError::AlreadyExists { kind, name } => {
             plain(Code::AlreadyExists, "ALREADY_EXISTS").with_resource(kind.as_str(), name)
         }
+        CoreError::RequestReused { id } => plain(Code::AlreadyExists, "REQUEST_ID_REUSED").with_resource("request", id),
         CoreError::Invalid { field, message } => ServiceError::invalid(field, message),
         CoreError::Precondition { reason, .. } => plain(Code::FailedPrecondition, reason),
         CoreError::StaleEtag { kind, name } => ServiceError::etag_mismatch(kind.as_str(), name),

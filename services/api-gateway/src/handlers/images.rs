@@ -8,7 +8,7 @@ use cloud_contracts::v1::{
 };
 use cloud_core::{
     CoreError,
-    model::{Caller, Image, ImageFormat, ImageSource, ImageStatus, Visibility},
+    model::{Image, ImageFormat, ImageSource, ImageStatus, Visibility},
     ports::{FetchError, Store},
     services::{NewImage, Services},
 };
@@ -21,13 +21,16 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::Instrument;
 
 use super::{
-    error,
+    RequestLog, error,
     wire::{caller, page_of, signed, time},
 };
 use crate::adapters::images::DirectoryImages;
 
 /// How long an upload may stand still.
 const IDLE: Duration = Duration::from_secs(60);
+
+/// The method's full name.
+const UPLOAD: &str = "cloud.v1.ImageService.UploadImage";
 
 /// Images over the core's service, and the gateway's image files.
 pub struct Images<S> {
@@ -50,17 +53,35 @@ impl<S: Store> Images<S> {
         Self { services, files }
     }
 
-    /// Takes an image whose bytes the caller sends. Answers when it is READY; a caller that goes away leaves nothing.
+    /// Takes an image whose bytes the caller sends. Answers when it is READY; a caller that goes away leaves nothing. An upload that
+    /// repeats an earlier one, by its request id, is answered without its bytes being read.
     ///
     /// # Errors
     /// The header or the bytes are refused, the name is taken, or the bytes stop coming.
     pub async fn upload(
         &self,
-        caller: &Caller,
-        header: v1::UploadImageHeader,
+        request: Request<v1::UploadImageHeader>,
         bytes: impl Stream<Item = Result<Bytes, Status>> + Send,
-    ) -> Result<v1::Image, Status> {
-        cloud_rest::check(&header)?;
+    ) -> Result<Response<v1::Image>, Status> {
+        cloud_rest::check(request.get_ref())?;
+        cloud_rest::once(
+            &RequestLog(self.services.requests.clone()),
+            UPLOAD,
+            request,
+            |header| std::mem::take(&mut header.request_id),
+            |image: &v1::Image| image.id.as_str(),
+            |request| self.receive(request, bytes),
+            |request, id| self.get_image(request.map(|_| v1::GetImageRequest { id })),
+        )
+        .await
+    }
+
+    async fn receive(
+        &self,
+        request: Request<v1::UploadImageHeader>,
+        bytes: impl Stream<Item = Result<Bytes, Status>> + Send,
+    ) -> Result<Response<v1::Image>, Status> {
+        let (caller, header) = (caller(&request)?, request.into_inner());
         let new = NewImage {
             source: ImageSource::Upload,
             format: format(header.format).map_err(error::status)?,
@@ -69,7 +90,7 @@ impl<S: Store> Images<S> {
             sha256: header.sha256,
             labels: header.labels,
         };
-        self.services.images.check_upload(caller, &new).await.map_err(error::status)?;
+        self.services.images.check_upload(&caller, &new).await.map_err(error::status)?;
         let id = ImageId::random();
         let mut upload = self.files.begin(id).await.map_err(refused)?;
         let mut bytes = std::pin::pin!(bytes);
@@ -84,13 +105,14 @@ impl<S: Store> Images<S> {
             }
         }
         // From here on it is not given up half-way when the caller goes: the file and the row belong together.
-        let (this, caller) = (self.clone(), caller.clone());
+        let this = self.clone();
         let entering = async move {
             let file = this.files.finish(upload, new.format, &new.sha256).await.map_err(refused)?;
             this.services.images.uploaded(&caller, id, new, file).await.map_err(error::status)
         };
         let entered = tokio::spawn(entering.in_current_span()).await;
-        entered.map_err(|panicked| Status::from(ServiceError::internal(panicked)))?.map(wire)
+        let entered = entered.map_err(|panicked| Status::from(ServiceError::internal(panicked)))?;
+        entered.map(|row| Response::new(wire(row)))
     }
 }
 
@@ -108,18 +130,18 @@ impl<S: Store> ImageService for Images<S> {
         request: Request<Streaming<v1::UploadImageRequest>>,
     ) -> Result<Response<v1::Image>, Status> {
         let subject = request.extensions().get::<Subject>().cloned().unwrap_or_default();
-        let (caller, mut request) = (caller(&request)?, request.into_inner());
-        let Some(Message::Header(header)) = request.message().await?.and_then(|m| m.message) else {
+        let (metadata, extensions, mut messages) = request.into_parts();
+        let Some(Message::Header(header)) = messages.message().await?.and_then(|m| m.message) else {
             return Err(ServiceError::invalid("header", "the first message is the image's header").into());
         };
         subject.set(&header.name);
-        let bytes = request.map(|message| match message?.message {
+        let bytes = messages.map(|message| match message?.message {
             Some(Message::Data(data)) => Ok(data),
             Some(Message::Header(_)) | None => {
                 Err(ServiceError::invalid("data", "every message after the first carries bytes").into())
             }
         });
-        self.upload(&caller, header, bytes).await.map(Response::new)
+        self.upload(Request::from_parts(metadata, extensions, header), bytes).await
     }
 
     async fn get_image(&self, request: Request<v1::GetImageRequest>) -> Result<Response<v1::Image>, Status> {

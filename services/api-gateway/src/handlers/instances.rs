@@ -9,6 +9,7 @@ use cloud_core::{
     services::{Launch, Services},
 };
 use cloud_domain::InstanceStatus;
+use cloud_rest::Repeat;
 use tonic::{Request, Response, Status, Streaming, codegen::BoxStream};
 
 use super::{
@@ -88,8 +89,14 @@ impl<S: Store> InstanceService for Instances<S> {
     }
 
     async fn stop_instance(&self, request: Request<v1::StopInstanceRequest>) -> Result<Response<v1::Instance>, Status> {
-        let (caller, request) = (caller(&request)?, request.into_inner());
-        let stopped = self.services.instances.stop(&caller, &request.id, &request.etag).await;
+        let caller = caller(&request)?;
+        let stopped = match request.extensions().get::<Repeat>() {
+            Some(Repeat(id)) => self.services.instances.stop_again(&caller, id).await,
+            None => {
+                let request = request.into_inner();
+                self.services.instances.stop(&caller, &request.id, &request.etag).await
+            }
+        };
         stopped.map(|row| self.answer(row)).map_err(error::status)
     }
 

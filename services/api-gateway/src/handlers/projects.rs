@@ -2,7 +2,6 @@
 
 use cloud_contracts::v1::{self, project_service_server::ProjectService};
 use cloud_core::{model::Project, ports::Store, services::Services};
-use cloud_service_kit::ServiceError;
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -20,15 +19,14 @@ impl<S: Store> ProjectService for Projects<S> {
         request: Request<v1::CreateProjectRequest>,
     ) -> Result<Response<v1::Project>, Status> {
         let (caller, request) = (caller(&request)?, request.into_inner());
-        if !request.request_id.is_empty() {
-            // The contract cannot say so of a field that was there before it was needed.
-            return Err(ServiceError::invalid("request_id", "not supported yet: leave it out").into());
-        }
         let made = self.0.projects.create(&caller, &request.name, request.labels).await;
         made.map(|row| Response::new(wire(row))).map_err(error::status)
     }
 
-    async fn delete_project(&self, request: Request<v1::DeleteProjectRequest>) -> Result<Response<v1::Project>, Status> {
+    async fn delete_project(
+        &self,
+        request: Request<v1::DeleteProjectRequest>,
+    ) -> Result<Response<v1::Project>, Status> {
         let (caller, request) = (caller(&request)?, request.into_inner());
         let deleted = self.0.projects.delete(&caller, &request.id, &request.etag).await;
         deleted.map(|row| Response::new(wire(row))).map_err(error::status)

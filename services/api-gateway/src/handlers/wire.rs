@@ -4,7 +4,6 @@ use cloud_contracts::v1;
 use cloud_core::{
     CoreError,
     model::{Caller, Timestamp},
-    services::PageRequest,
 };
 use cloud_service_kit::ServiceError;
 use tonic::{Request, Status};
@@ -12,8 +11,12 @@ use tonic::{Request, Status};
 /// Who calls, as the authentication layer found out.
 #[allow(clippy::result_large_err)] // tonic's own convention
 pub(crate) fn caller<M>(request: &Request<M>) -> Result<Caller, Status> {
-    let found = request.extensions().get::<Caller>().cloned();
-    found.ok_or_else(|| ServiceError::unauthenticated("send an API key: `Authorization: Bearer <key>`").into())
+    request.extensions().get::<Caller>().cloned().ok_or_else(unknown_caller)
+}
+
+/// The error of a call by nobody.
+pub(crate) fn unknown_caller() -> Status {
+    ServiceError::unauthenticated("send an API key: `Authorization: Bearer <key>`").into()
 }
 
 /// A moment on the wire.
@@ -28,19 +31,22 @@ pub(crate) fn moment(at: prost_types::Timestamp, field: &'static str) -> Result<
     micros.map(Timestamp).ok_or_else(|| CoreError::invalid(field, "is out of range"))
 }
 
-/// Which page.
-pub(crate) fn page(size: i32, token: String, show_deleted: bool) -> PageRequest {
-    // Validated before: not negative.
-    PageRequest { size: u32::try_from(size).unwrap_or(0), token, show_deleted }
-}
-
-/// A list request's page.
+/// A list request's page: a size that validation found not to be negative, a token, a filter and an order.
 macro_rules! page_of {
     ($request:expr) => {
-        $crate::handlers::wire::page($request.page_size, $request.page_token, $request.show_deleted)
+        cloud_core::services::PageRequest {
+            show_deleted: $request.show_deleted,
+            ..$crate::handlers::wire::page_of!($request, live)
+        }
     };
     ($request:expr, live) => {
-        $crate::handlers::wire::page($request.page_size, $request.page_token, false)
+        cloud_core::services::PageRequest {
+            size: u32::try_from($request.page_size).unwrap_or(0),
+            token: $request.page_token,
+            show_deleted: false,
+            filter: $request.filter,
+            order_by: $request.order_by,
+        }
     };
 }
 pub(crate) use page_of;

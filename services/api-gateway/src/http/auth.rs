@@ -12,9 +12,9 @@ use cloud_service_kit::{
     ServiceError,
     context::RequestContext,
     server::{Connection, Peer},
-    service::{error_response, is_grpc},
+    service::is_grpc,
 };
-use http::{Extensions, HeaderMap, Method, header};
+use http::{Extensions, HeaderMap, header};
 use tonic::Status;
 
 use super::rest_response;
@@ -22,8 +22,6 @@ use crate::handlers;
 
 /// The project that a call is about, where it is not the key's own.
 const PROJECT: &str = "x-project";
-/// Request ids are not built yet; a client that relies on one must hear so.
-const IDEMPOTENCY: &str = "idempotency-key";
 
 /// What authentication needs.
 #[derive(Clone)]
@@ -34,9 +32,6 @@ pub(super) async fn authenticate<S: Store>(State(auth): State<Auth<S>>, mut requ
     let grpc = is_grpc(request.headers());
     match caller(&auth.0, request.headers(), request.extensions()).await {
         Ok(caller) => {
-            if !grpc && let Some(refused) = refuse_idempotency(&request) {
-                return error_response(false, refused);
-            }
             request.extensions_mut().insert(caller);
             next.run(request).await
         }
@@ -90,14 +85,4 @@ fn source(extensions: &Extensions) -> String {
         Some(Peer::Unix { uid: None }) => "unix".to_owned(),
         Some(Peer::Tcp(None)) | None => String::new(),
     }
-}
-
-fn refuse_idempotency(request: &Request) -> Option<ServiceError> {
-    let changes = !matches!(*request.method(), Method::GET | Method::HEAD);
-    (changes && request.headers().contains_key(IDEMPOTENCY)).then(|| {
-        ServiceError::invalid(
-            "Idempotency-Key",
-            "is not supported yet: leave the header out, and look before you repeat",
-        )
-    })
 }

@@ -37,8 +37,8 @@ use tonic_web::GrpcWebLayer;
 use crate::{
     adapters::images::DirectoryImages,
     handlers::{
-        ApiKeys, Consoles, Events, Hosts, Images, InstanceTypes, Instances, Ports, Projects, Quotas, Subnets, Unbuilt,
-        Volumes, Vpcs,
+        ApiKeys, Consoles, Events, Hosts, Images, InstanceTypes, Instances, Ports, Projects, Quotas, RequestLog,
+        Subnets, Unbuilt, Volumes, Vpcs,
     },
 };
 
@@ -129,12 +129,13 @@ impl<S: Store> PublicApi<S> {
     fn api(&self) -> (Router, Router) {
         let services = &self.services;
         let config = service::rest_config();
+        let requests: Arc<dyn cloud_rest::Requests> = Arc::new(RequestLog(services.requests.clone()));
         let mut grpc = Routes::default();
         let mut rest = Router::new();
         // A service by its two modules and its handler.
         macro_rules! serve {
             ($($module:ident, $server:ident, $router:ident, $handler:expr;)*) => {$(
-                let checked = Checked::new($handler);
+                let checked = Checked::with_requests($handler, Arc::clone(&requests));
                 rest = rest.merge(rest::$router(Arc::new(checked.clone()), &config));
                 grpc = grpc.add_service(v1::$module::$server::new(checked));
             )*};

@@ -10,13 +10,13 @@ use axum::{
     routing::post,
 };
 use cloud_contracts::v1;
-use cloud_core::{model::Caller, ports::Store};
+use cloud_core::ports::Store;
 use cloud_rest::Subject;
 use cloud_service_kit::ServiceError;
 use futures::StreamExt;
 use http::StatusCode;
 use serde_json::{Value, json};
-use tonic::Status;
+use tonic::{Status, metadata::MetadataMap};
 
 use super::rest_response;
 use crate::handlers::Images;
@@ -31,7 +31,6 @@ pub(super) fn router<S: Store>(images: Images<S>) -> Router {
 
 async fn upload<S: Store>(
     State(images): State<Images<S>>,
-    Extension(caller): Extension<Caller>,
     Extension(subject): Extension<Subject>,
     Query(query): Query<BTreeMap<String, String>>,
     request: Request,
@@ -41,14 +40,19 @@ async fn upload<S: Store>(
         Err(error) => return rest_response(&error.into()),
     };
     subject.set(&header.name);
-    let bytes = request.into_body().into_data_stream();
+    let (parts, body) = request.into_parts();
+    let header = tonic::Request::from_parts(MetadataMap::from_headers(parts.headers), parts.extensions, header);
+    let bytes = body.into_data_stream();
     let bytes = bytes.map(|chunk| {
         chunk.map_err(|error| {
             Status::from(ServiceError::aborted("UPLOAD_BROKEN", format!("the body could not be read: {error}")))
         })
     });
-    match images.upload(&caller, header, bytes).await {
-        Ok(image) => (StatusCode::CREATED, Json(image)).into_response(),
+    match images.upload(header, bytes).await {
+        Ok(image) => {
+            let (metadata, image, _) = image.into_parts();
+            (StatusCode::CREATED, metadata.into_headers(), Json(image)).into_response()
+        }
         Err(status) => rest_response(&status),
     }
 }
@@ -76,7 +80,7 @@ fn header(query: BTreeMap<String, String>) -> Result<v1::UploadImageHeader, Serv
                     header.labels.insert(label.to_owned(), value);
                 }
                 None => {
-                    let known = "known are name, format, sha256, visibility and labels.<key>";
+                    let known = "known are name, format, sha256, visibility, request_id and labels.<key>";
                     return Err(ServiceError::invalid(key, format!("is no parameter of this; {known}")));
                 }
             },
@@ -104,6 +108,8 @@ pub(super) fn describe(document: &mut Value) {
                 "What their SHA-256 must be, in hex."),
             parameter("visibility", false,
                 json!({"type": "string", "enum": ["VISIBILITY_UNSPECIFIED", "PRIVATE", "PUBLIC"]}), "Who sees it."),
+            parameter("request_id", false, json!({"type": "string", "maxLength": 64, "pattern": "^[ -~]*$"}),
+                "Makes a repeated upload the same upload: the header Idempotency-Key says the same."),
         ],
         "requestBody": {
             "required": true,

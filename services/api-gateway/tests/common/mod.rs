@@ -2,6 +2,9 @@
 
 mod changes;
 mod identity;
+mod lists;
+mod requests;
+mod retention;
 
 use std::{sync::Arc, time::Duration};
 
@@ -119,6 +122,9 @@ pub async fn all(store: SqlStore) {
     a_stop_that_nobody_carries_out_ends_in_a_deadline(&c).await;
     changes::all(&c).await;
     identity::all(&c).await;
+    requests::all(&c).await;
+    lists::all(&c).await;
+    retention::all(&c).await;
 }
 
 async fn a_launch_claims_everything_or_nothing(c: &Cloud) {

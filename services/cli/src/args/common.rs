@@ -80,7 +80,13 @@ pub struct ListArgs {
     /// At most so many; 0: all
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub limit: u32,
-    /// Continue a list that --limit cut: its next_page_token
+    /// Only those that it means, such as 'status=RUNNING labels.tier=web name~"web-*"'; docs/api.md says which fields there are
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "FILTER")]
+    pub filter: String,
+    /// In this order: `created_at` or `name`, and `desc` behind it
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "ORDER")]
+    pub order_by: String,
+    /// Continue a list that --limit cut: its next_page_token, with the same filter and order
     #[arg(long, default_value = "", hide_default_value = true, value_name = "TOKEN")]
     pub page_token: String,
 }

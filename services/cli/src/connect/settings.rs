@@ -66,6 +66,7 @@ fn without_empty(given: Connection) -> Connection {
         endpoint: given.endpoint.filter(|text| !text.is_empty()),
         api_key_file: given.api_key_file.filter(|path| !path.as_os_str().is_empty()),
         project: given.project.filter(|text| !text.is_empty()),
+        request_id: given.request_id,
         ca_file: given.ca_file.filter(|path| !path.as_os_str().is_empty()),
     }
 }

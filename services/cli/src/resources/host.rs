@@ -100,7 +100,12 @@ impl Fetch for Host {
 
 impl Listed for Host {
     async fn page(cloud: &Cloud, page: PageOf) -> Page<Self> {
-        let request = ListHostsRequest { page_size: page.size, page_token: page.token, ..Default::default() };
+        let request = ListHostsRequest {
+            page_size: page.size,
+            page_token: page.token,
+            filter: page.filter,
+            order_by: page.order_by,
+        };
         let answer = cloud.hosts().list_hosts(ask(request)).await?.into_inner();
         Ok((answer.hosts, answer.next_page_token))
     }

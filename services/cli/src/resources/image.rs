@@ -93,6 +93,8 @@ impl Listed for Image {
         let request = ListImagesRequest {
             page_size: page.size,
             page_token: page.token,
+            filter: page.filter,
+            order_by: page.order_by,
             show_deleted: page.show_deleted,
             ..Default::default()
         };

@@ -109,6 +109,8 @@ impl Listed for Instance {
         let request = ListInstancesRequest {
             page_size: page.size,
             page_token: page.token,
+            filter: page.filter,
+            order_by: page.order_by,
             show_deleted: page.show_deleted,
             ..Default::default()
         };

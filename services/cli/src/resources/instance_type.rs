@@ -44,7 +44,12 @@ impl Fetch for InstanceType {
 
 impl Listed for InstanceType {
     async fn page(cloud: &Cloud, page: PageOf) -> Page<Self> {
-        let request = ListInstanceTypesRequest { page_size: page.size, page_token: page.token, ..Default::default() };
+        let request = ListInstanceTypesRequest {
+            page_size: page.size,
+            page_token: page.token,
+            filter: page.filter,
+            order_by: page.order_by,
+        };
         let answer = cloud.types().list_instance_types(ask(request)).await?.into_inner();
         Ok((answer.instance_types, answer.next_page_token))
     }

@@ -60,7 +60,12 @@ impl Fetch for Port {
 
 impl Listed for Port {
     async fn page(cloud: &Cloud, page: PageOf) -> Page<Self> {
-        let request = ListPortsRequest { page_size: page.size, page_token: page.token, ..Default::default() };
+        let request = ListPortsRequest {
+            page_size: page.size,
+            page_token: page.token,
+            filter: page.filter,
+            order_by: page.order_by,
+        };
         let answer = cloud.ports().list_ports(ask(request)).await?.into_inner();
         Ok((answer.ports, answer.next_page_token))
     }

@@ -41,7 +41,12 @@ impl Fetch for Project {
 
 impl Listed for Project {
     async fn page(cloud: &Cloud, page: PageOf) -> Page<Self> {
-        let request = ListProjectsRequest { page_size: page.size, page_token: page.token, ..Default::default() };
+        let request = ListProjectsRequest {
+            page_size: page.size,
+            page_token: page.token,
+            filter: page.filter,
+            order_by: page.order_by,
+        };
         let answer = cloud.projects().list_projects(ask(request)).await?.into_inner();
         Ok((answer.projects, answer.next_page_token))
     }

@@ -72,6 +72,8 @@ pub async fn page(cloud: &Cloud, vpc: &str, page: PageOf) -> Page<Subnet> {
         vpc: vpc.to_owned(),
         page_size: page.size,
         page_token: page.token,
+        filter: page.filter,
+        order_by: page.order_by,
         show_deleted: page.show_deleted,
         ..Default::default()
     };

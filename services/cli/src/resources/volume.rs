@@ -76,6 +76,8 @@ impl Listed for Volume {
         let request = ListVolumesRequest {
             page_size: page.size,
             page_token: page.token,
+            filter: page.filter,
+            order_by: page.order_by,
             show_deleted: page.show_deleted,
             ..Default::default()
         };

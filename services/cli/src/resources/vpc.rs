@@ -59,6 +59,8 @@ impl Listed for Vpc {
         let request = ListVpcsRequest {
             page_size: page.size,
             page_token: page.token,
+            filter: page.filter,
+            order_by: page.order_by,
             show_deleted: page.show_deleted,
             ..Default::default()
         };

@@ -44,6 +44,8 @@ pub async fn run(connection: Connection, Command::Ls(args): Command) -> Result<(
         let request = ListEventsRequest {
             page_size: page.size,
             page_token: page.token,
+            filter: page.filter,
+            order_by: page.order_by,
             kind: kind.clone(),
             resource_id: resource.clone(),
             ..Default::default()
@@ -52,5 +54,6 @@ pub async fn run(connection: Connection, Command::Ls(args): Command) -> Result<(
         Ok((answer.events, answer.next_page_token))
     };
     let (items, token) = ls::collect::<Event, _>(args.list, page).await?;
+    context.cloud.warn_of_unused_id();
     context.out.list(&items, &token)
 }

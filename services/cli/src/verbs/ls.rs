@@ -16,6 +16,7 @@ const PAGE: u32 = 200;
 pub async fn run<R: Listed>(context: &Context, args: ListArgs, deleted: ShowDeleted) -> Result<(), Error> {
     let page = |page: PageOf| R::page(&context.cloud, PageOf { show_deleted: deleted.show_deleted, ..page });
     let (items, token) = collect(args, page).await?;
+    context.cloud.warn_of_unused_id();
     context.out.list(&items, &token)
 }
 
@@ -33,7 +34,8 @@ where
             limit => limit.saturating_sub(u32::try_from(items.len()).unwrap_or(u32::MAX)),
         };
         let size = i32::try_from(left.min(PAGE)).unwrap_or(i32::MAX);
-        let asked = PageOf { size, token: token.clone(), show_deleted: false };
+        let (filter, order_by) = (args.filter.clone(), args.order_by.clone());
+        let asked = PageOf { size, token: token.clone(), show_deleted: false, filter, order_by };
         let (mut more, next) = page(asked).await.map_err(Error::refused(R::PLURAL))?;
         items.append(&mut more);
         let full = args.limit != 0 && items.len() >= args.limit as usize;

@@ -9,6 +9,7 @@ pub async fn run<R: Fetch>(context: &Context, scope: &R::Scope, names: Names) ->
         R::fetch(&context.cloud, scope, &name).await.map_err(Error::refused(format!("{} {name}", R::KIND)))
     })
     .await;
+    context.cloud.warn_of_unused_id();
     if !batch.done.is_empty() {
         context.out.details(&batch.done)?;
     }

@@ -120,13 +120,14 @@ async fn list_them(context: &Context, vpc: InVpc, list: ListArgs, deleted: ShowD
         let (items, token) = of(vpc, list).await?;
         return context.out.list(&items, &token);
     }
-    if list.limit != 0 || !list.page_token.is_empty() {
-        return Err(Error::usage("--limit and --page-token need --vpc: each VPC has a list of its own"));
+    if list.limit != 0 || !list.page_token.is_empty() || !list.order_by.is_empty() {
+        return Err(Error::usage("--limit, --page-token and --order-by need --vpc: each VPC has a list of its own"));
     }
     let (vpcs, _) = ls::collect(ListArgs::default(), |page: PageOf| Vpc::page(&context.cloud, page)).await?;
     let mut items = Vec::new();
     for vpc in vpcs {
-        items.extend(of(vpc.id, ListArgs::default()).await?.0);
+        let all = ListArgs { filter: list.filter.clone(), ..ListArgs::default() };
+        items.extend(of(vpc.id, all).await?.0);
     }
     context.out.list(&items, "")
 }

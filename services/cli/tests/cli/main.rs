@@ -10,5 +10,6 @@ mod images;
 mod instances;
 mod lists;
 mod networks;
+mod once;
 mod progress;
 mod tenants;

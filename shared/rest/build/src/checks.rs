@@ -27,18 +27,22 @@ pub fn generate(pool: &DescriptorPool, api: &Api, names: &Names) -> Result<Strin
     writeln!(
         out,
         "/// A service whose requests are validated before it sees them, over REST and gRPC alike.
-        /// A method that is not built is refused by name.
-        #[derive(Debug)]
-        pub struct Checked<S>(pub ::std::sync::Arc<S>);
+        /// A method that is not built is refused by name. A call that repeats an earlier one is answered as that one was.
+        pub struct Checked<S>(pub ::std::sync::Arc<S>, Option<::std::sync::Arc<dyn ::cloud_rest::Requests>>);
         impl<S> Checked<S> {{
-            /// Wraps a service.
+            /// Wraps a service. Request ids are passed on to it as they come.
             pub fn new(service: S) -> Self {{
-                Checked(::std::sync::Arc::new(service))
+                Checked(::std::sync::Arc::new(service), None)
+            }}
+
+            /// The same with a memory of requests: what has been done under a request id is not done again.
+            pub fn with_requests(service: S, requests: ::std::sync::Arc<dyn ::cloud_rest::Requests>) -> Self {{
+                Checked(::std::sync::Arc::new(service), Some(requests))
             }}
         }}
         impl<S> Clone for Checked<S> {{
             fn clone(&self) -> Self {{
-                Checked(self.0.clone())
+                Checked(self.0.clone(), self.1.clone())
             }}
         }}"
     )?;
@@ -248,7 +252,7 @@ fn write_service(out: &mut String, service: &Service, names: &Names) -> Result<(
     let path = format!("{}::{}_server::{}", names.module, snake(name), camel(name));
     writeln!(out, "#[::tonic::async_trait]\nimpl<S: {path}> {path} for Checked<S> {{")?;
     for method in &service.methods {
-        write_method(out, method, names)?;
+        write_method(out, service, method, names)?;
     }
     writeln!(out, "}}")?;
     Ok(())
@@ -272,7 +276,7 @@ fn subject(method: &MethodDescriptor) -> String {
     }
 }
 
-fn write_method(out: &mut String, method: &Method, names: &Names) -> Result<()> {
+fn write_method(out: &mut String, service: &Service, method: &Method, names: &Names) -> Result<()> {
     let descriptor = &method.descriptor;
     let (input, output) = (names.message(&descriptor.input()), names.message(&descriptor.output()));
     let input = if descriptor.is_client_streaming() { format!("::tonic::Streaming<{input}>") } else { input };
@@ -284,7 +288,8 @@ fn write_method(out: &mut String, method: &Method, names: &Names) -> Result<()> 
     } else {
         // A stream's messages are the service's own to check, as they come.
         let check = if descriptor.is_client_streaming() { "" } else { "::cloud_rest::check(request.get_ref())?;" };
-        format!("{} {check} self.0.{call}(request).await", subject(descriptor))
+        let once = once(service, method, names);
+        format!("{} {check} {once} self.0.{call}(request).await", subject(descriptor))
     };
     writeln!(
         out,
@@ -294,4 +299,78 @@ fn write_method(out: &mut String, method: &Method, names: &Names) -> Result<()> 
         }}"
     )?;
     Ok(())
+}
+
+/// The field that makes a repeated call the same call.
+const REQUEST_ID: &str = "request_id";
+
+/// A plain string field of this name.
+fn plain(message: &MessageDescriptor, name: &str) -> bool {
+    message
+        .get_field_by_name(name)
+        .is_some_and(|f| f.kind() == Kind::String && !f.is_list() && !has_option(&f) && f.containing_oneof().is_none())
+}
+
+/// The detour of a call with a request id: one that was made before is answered as that one was.
+fn once(service: &Service, method: &Method, names: &Names) -> String {
+    let descriptor = &method.descriptor;
+    let (input, output) = (descriptor.input(), descriptor.output());
+    if !plain(&input, REQUEST_ID) || descriptor.is_client_streaming() || descriptor.is_server_streaming() {
+        return String::new();
+    }
+    let call = snake(descriptor.name());
+    let getter = getter(service, &output);
+    // What the answer is about, for a call that found nothing to do.
+    let about = match &getter {
+        Some((_, key)) => [key.as_str(), "name"].into_iter().find(|name| plain(&output, name)),
+        None => None,
+    };
+    let about = about.map_or_else(|| "\"\"".to_owned(), |name| format!("answer.{}.as_str()", snake(name)));
+    let replay = match &getter {
+        _ if method.options.replays_itself => format!(
+            "|mut request, resource| {{ request.extensions_mut().insert(::cloud_rest::Repeat(resource)); self.0.{call}(request) }}"
+        ),
+        Some((get, key)) => {
+            let (get_call, get_input) = (snake(get.name()), names.message(&get.input()));
+            let key = snake(key);
+            format!(
+                "|request, resource| self.0.{get_call}(request.map(|_| {get_input} {{ {key}: resource, ..Default::default() }}))"
+            )
+        }
+        // Nothing reads it again: a secret, which is shown once.
+        None => format!(
+            "|_, resource| ::std::future::ready(Err(::cloud_rest::not_replayed({:?}, &resource)))",
+            descriptor.full_name()
+        ),
+    };
+    format!(
+        "if let Some(requests) = &self.1 {{
+            return ::cloud_rest::once(
+                requests.as_ref(),
+                {:?},
+                request,
+                |message| ::std::mem::take(&mut message.request_id),
+                |answer: &{}| {about},
+                |request| self.0.{call}(request),
+                {replay},
+            ).await;
+        }}",
+        descriptor.full_name(),
+        names.message(&output),
+    )
+}
+
+/// The method of a service that reads what another one answers with, and the field that names it.
+fn getter(service: &Service, output: &MessageDescriptor) -> Option<(prost_reflect::MethodDescriptor, String)> {
+    let name = format!("Get{}", output.name());
+    let method = service.methods.iter().find(|m| m.descriptor.name() == name && !m.options.not_built)?;
+    let get = method.descriptor.clone();
+    let input = get.input();
+    let strings: Vec<_> = input.fields().filter(|f| plain(&input, f.name())).map(|f| f.name().to_owned()).collect();
+    let key = match strings.as_slice() {
+        all if all.iter().any(|n| n == "id") => "id".to_owned(),
+        [only] => only.clone(),
+        _ => return None,
+    };
+    (get.output().full_name() == output.full_name()).then_some((get, key))
 }

@@ -28,6 +28,8 @@ pub struct MethodOptions {
     pub event_id_field: String,
     /// Needs no credentials.
     pub unauthenticated: bool,
+    /// Answers calls that repeat an earlier one itself.
+    pub replays_itself: bool,
 }
 
 impl MethodOptions {
@@ -45,6 +47,7 @@ impl MethodOptions {
             resume_field: text(&message, "resume_field"),
             event_id_field: text(&message, "event_id_field"),
             unauthenticated: flag("unauthenticated"),
+            replays_itself: flag("replays_itself"),
         }
     }
 }

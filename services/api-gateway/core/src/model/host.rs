@@ -6,6 +6,7 @@ use cloud_domain::{HostId, SessionId};
 use serde::{Deserialize, Serialize};
 
 use super::{Meta, Timestamp, meta::resource};
+use crate::filter::{Field, FieldKind, ID, LABELS, NAME};
 
 /// The three daemons of a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -135,4 +136,14 @@ impl Host {
     }
 }
 
-resource!(Host, Host, "hosts", |row| {});
+resource!(Host, Host, "hosts", |row| {}, fields: &[
+    ID,
+    NAME,
+    LABELS,
+    Field::new("vcpus", FieldKind::Whole, &["capacity", "vcpus"]),
+    Field::new("memory_mib", FieldKind::Whole, &["capacity", "memory_mib"]),
+    Field::new("accelerator", FieldKind::Text, &["capacity", "accelerator"]),
+    Field::new("hypervisor", FieldKind::Text, &["capacity", "hypervisor"]),
+    Field::new("architecture", FieldKind::Text, &["capacity", "architecture"]),
+    Field::new("datapath", FieldKind::Text, &["capacity", "datapath"]),
+]);

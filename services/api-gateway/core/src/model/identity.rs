@@ -4,7 +4,7 @@ use cloud_domain::{ApiKeyId, ProjectId};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Meta, Timestamp, Value, meta::resource};
+use super::{Meta, RequestKey, Timestamp, Value, meta::resource};
 use crate::Kind;
 
 /// A tenant.
@@ -84,9 +84,8 @@ impl ApiKey {
     /// Whether the secret with this hash opens at this moment.
     #[must_use]
     pub fn opens(&self, hash: &str, now: Timestamp) -> bool {
-        let lives = self.revoked_at.is_none()
-            && self.meta.deleted_at.is_none()
-            && self.expires_at.is_none_or(|at| at > now);
+        let lives =
+            self.revoked_at.is_none() && self.meta.deleted_at.is_none() && self.expires_at.is_none_or(|at| at > now);
         lives && (hash == self.hash || self.old.as_ref().is_some_and(|old| old.hash == hash && old.ends_at > now))
     }
 }
@@ -114,6 +113,8 @@ pub struct Caller {
     pub source: String,
     /// The request's id.
     pub request_id: String,
+    /// What the caller calls it, where the same call is to be made once only.
+    pub once: Option<RequestKey>,
 }
 
 /// Something that happened, about to be written.
@@ -139,6 +140,8 @@ pub struct NewEvent {
     pub message: String,
     /// The request that led to it.
     pub request_id: String,
+    /// The call that it carries out, written down with it. A call's first event is about the resource that the call answers with.
+    pub once: Option<RequestKey>,
 }
 
 impl NewEvent {

@@ -4,6 +4,7 @@ use cloud_domain::ImageId;
 use serde::{Deserialize, Serialize};
 
 use super::{Meta, Value, meta::resource};
+use crate::filter::{Field, FieldKind, ID, LABELS, NAME};
 
 /// What users see of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,4 +113,22 @@ impl Image {
 resource!(Image, Image, "images", |row| {
     "status": Value::Text(row.status.as_str().to_owned()),
     "public": Value::Int(i64::from(row.visibility == Visibility::Public)),
-});
+}, fields: &[
+    ID,
+    NAME,
+    LABELS,
+    Field::new("status", FieldKind::Word(STATUSES), &["status"]).column("status"),
+    Field::new("visibility", FieldKind::Word(&[("PRIVATE", "PRIVATE"), ("PUBLIC", "PUBLIC")]), &["visibility"]),
+    Field::new("format", FieldKind::Word(&[("QCOW2", "qcow2"), ("RAW", "raw")]), &["format"]),
+    Field::new("sha256", FieldKind::Text, &["sha256"]),
+    Field::new("project", FieldKind::Text, &["meta", "project_name"]),
+]);
+
+/// As the contract has them, and as rows do.
+const STATUSES: &[(&str, &str)] = &[
+    ("IMPORTING", "IMPORTING"),
+    ("READY", "READY"),
+    ("ERROR", "ERROR"),
+    ("DELETING", "DELETING"),
+    ("DELETED", "DELETED"),
+];

@@ -8,6 +8,7 @@ use cloud_domain::{
 use serde::{Deserialize, Serialize};
 
 use super::{Meta, Timestamp, Value, meta::resource};
+use crate::filter::{Field, FieldKind, ID, LABELS, NAME};
 
 /// What an instance shall be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,8 +118,31 @@ impl Instance {
 
 resource!(Instance, Instance, "instances", |row| {
     "host_id": Value::Text(row.host.to_string()),
+    "host_name": Value::Text(row.host_name.clone()),
     "status": Value::Text(row.status.as_str().to_owned()),
-});
+}, fields: &[
+    ID,
+    NAME,
+    LABELS,
+    Field::new("status", FieldKind::Word(STATUSES), &["status"]).column("status"),
+    Field::new("host", FieldKind::Text, &["host_name"]).column("host_name"),
+    Field::new("image", FieldKind::Text, &["image_name"]),
+    Field::new("instance_type", FieldKind::Text, &["instance_type"]),
+    Field::new("vcpus", FieldKind::Whole, &["vcpus"]),
+    Field::new("memory_mib", FieldKind::Whole, &["memory_mib"]),
+]);
+
+/// As the contract has them, and as rows do.
+const STATUSES: &[(&str, &str)] = &[
+    ("STARTING", "STARTING"),
+    ("RUNNING", "RUNNING"),
+    ("STOPPING", "STOPPING"),
+    ("STOPPED", "STOPPED"),
+    ("PAUSED", "PAUSED"),
+    ("ERROR", "ERROR"),
+    ("DELETING", "DELETING"),
+    ("DELETED", "DELETED"),
+];
 
 /// A size of instances. Belongs to the cloud.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -135,4 +159,10 @@ pub struct InstanceType {
     pub is_default: bool,
 }
 
-resource!(InstanceType, InstanceType, "instance_types", |row| {});
+resource!(InstanceType, InstanceType, "instance_types", |row| {}, fields: &[
+    NAME,
+    Field::new("vcpus", FieldKind::Whole, &["vcpus"]),
+    Field::new("memory_mib", FieldKind::Whole, &["memory_mib"]),
+    Field::new("disk_gib", FieldKind::Whole, &["disk"]),
+    Field::new("is_default", FieldKind::Flag, &["is_default"]),
+]);

@@ -9,7 +9,10 @@ use cloud_domain::ProjectId;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
-use crate::Kind;
+use crate::{
+    Kind,
+    filter::{Field, ID, LABELS, NAME},
+};
 
 /// Words of the user's own.
 pub type Labels = BTreeMap<String, String>;
@@ -121,6 +124,8 @@ pub trait Resource: Serialize + DeserializeOwned + Clone + Send + Sync + Unpin +
     const TABLE: &'static str;
     /// The columns it has beside those of [`Meta`].
     const COLUMNS: &'static [&'static str];
+    /// What it can be filtered by.
+    const FIELDS: &'static [Field] = &[ID, NAME, LABELS];
 
     /// What every row has.
     fn meta(&self) -> &Meta;
@@ -132,11 +137,12 @@ pub trait Resource: Serialize + DeserializeOwned + Clone + Send + Sync + Unpin +
 
 /// Implements [`Resource`] for a row type with a field `meta`.
 macro_rules! resource {
-    ($type:ty, $kind:ident, $table:literal, |$row:ident| { $($column:literal: $value:expr),* $(,)? }) => {
+    ($type:ty, $kind:ident, $table:literal, |$row:ident| { $($column:literal: $value:expr),* $(,)? } $(, fields: $fields:expr)?) => {
         impl $crate::model::Resource for $type {
             const KIND: $crate::Kind = $crate::Kind::$kind;
             const TABLE: &'static str = $table;
             const COLUMNS: &'static [&'static str] = &[$($column),*];
+            $(const FIELDS: &'static [$crate::filter::Field] = $fields;)?
 
             fn meta(&self) -> &$crate::model::Meta {
                 &self.meta

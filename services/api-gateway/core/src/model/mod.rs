@@ -7,6 +7,7 @@ mod instance;
 mod meta;
 mod network;
 mod quota;
+mod request;
 mod volume;
 
 pub use host::{Agent, AgentRole, Host, HostCapacity, Pool};
@@ -15,7 +16,6 @@ pub use image::{Image, ImageFormat, ImageSource, ImageStatus, Visibility};
 pub use instance::{Desired, Disk, Instance, InstanceType, Nic};
 pub use meta::{Labels, Meta, Resource, Timestamp, Value};
 pub use network::{Port, Subnet, Vpc};
-pub use quota::{
-    Amounts, Limited, NO_LIMIT, Quota, Shortage, default_limits, held_by_instance, held_by_volume,
-};
+pub use quota::{Amounts, Limited, NO_LIMIT, Quota, Shortage, default_limits, held_by_instance, held_by_volume};
+pub use request::{DoneRequest, RequestKey};
 pub use volume::{Volume, VolumeStatus};

@@ -6,6 +6,7 @@ use cloud_domain::{Cidr, HostId, InstanceId, MacAddr, PortId, SubnetId, Vni, Vpc
 use serde::{Deserialize, Serialize};
 
 use super::{Meta, Value, meta::resource};
+use crate::filter::{Field, FieldKind, ID, LABELS, NAME};
 
 /// An isolated network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,7 +32,14 @@ impl Vpc {
 // The column `generation` is the store's alone: see `Tx::bump_generation`.
 resource!(Vpc, Vpc, "vpcs", |row| {
     "vni": Value::Int(row.vni.get().into()),
-});
+}, fields: &[
+    ID,
+    NAME,
+    LABELS,
+    Field::new("cidr", FieldKind::Text, &["cidr"]),
+    Field::new("vni", FieldKind::Whole, &["vni"]),
+    Field::new("is_default", FieldKind::Flag, &["is_default"]),
+]);
 
 /// A range of a VPC's addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,7 +67,7 @@ impl Subnet {
 // The column `cursor` is the store's alone: see `Tx::claim_address`.
 resource!(Subnet, Subnet, "subnets", |row| {
     "vpc_id": Value::Text(row.vpc.to_string()),
-});
+}, fields: &[ID, NAME, LABELS, Field::new("cidr", FieldKind::Text, &["cidr"])]);
 
 /// A network interface.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,6 +111,15 @@ resource!(Port, Port, "ports", |row| {
     "subnet_id": Value::Text(row.subnet.to_string()),
     "instance_id": Value::Text(row.instance.to_string()),
     "host_id": Value::Text(row.host.to_string()),
+    "host_name": Value::Text(row.host_name.clone()),
     "ip": Value::Int(u32::from(row.ip).into()),
     "mac": Value::Text(row.mac.to_string()),
-});
+}, fields: &[
+    ID,
+    Field::new("vpc", FieldKind::Text, &["vpc_name"]),
+    Field::new("subnet", FieldKind::Text, &["subnet_name"]),
+    Field::new("instance", FieldKind::Text, &["instance_name"]),
+    Field::new("host", FieldKind::Text, &["host_name"]).column("host_name"),
+    Field::new("ip", FieldKind::Text, &["ip"]),
+    Field::new("mac", FieldKind::Text, &["mac"]).column("mac"),
+]);

@@ -4,6 +4,7 @@ use cloud_domain::{Gib, HostId, ImageId, InstanceId, VolumeId};
 use serde::{Deserialize, Serialize};
 
 use super::{Meta, Value, meta::resource};
+use crate::filter::{Field, FieldKind, ID, LABELS, NAME};
 
 /// What users see of a volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,6 +78,28 @@ impl Volume {
 
 resource!(Volume, Volume, "volumes", |row| {
     "host_id": Value::text(row.host),
+    "host_name": Value::Text(row.host_name.clone()),
     "instance_id": Value::text(row.instance),
     "status": Value::Text(row.status.as_str().to_owned()),
-});
+}, fields: &[
+    ID,
+    NAME,
+    LABELS,
+    Field::new("status", FieldKind::Word(STATUSES), &["status"]).column("status"),
+    Field::new("host", FieldKind::Text, &["host_name"]).column("host_name"),
+    Field::new("pool", FieldKind::Text, &["pool"]),
+    Field::new("instance", FieldKind::Text, &["instance_name"]),
+    Field::new("image", FieldKind::Text, &["image_name"]),
+    Field::new("root", FieldKind::Flag, &["root"]),
+    Field::new("size_gib", FieldKind::Whole, &["size"]),
+]);
+
+/// As the contract has them, and as rows do.
+const STATUSES: &[(&str, &str)] = &[
+    ("CREATING", "CREATING"),
+    ("AVAILABLE", "AVAILABLE"),
+    ("IN_USE", "IN_USE"),
+    ("ERROR", "ERROR"),
+    ("DELETING", "DELETING"),
+    ("DELETED", "DELETED"),
+];

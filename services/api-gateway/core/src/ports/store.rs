@@ -5,8 +5,12 @@ use std::{future::Future, net::Ipv4Addr, time::Duration};
 use cloud_domain::{CloudId, HostId, ProjectId, SessionId, SubnetId, Vni, VpcId};
 use uuid::Uuid;
 
-use crate::model::{
-    AgentRole, Amounts, Event, NewEvent, Port, Quota, Resource, Shortage, Subnet, Timestamp, Value,
+use crate::{
+    filter::{Filter, Order},
+    model::{
+        AgentRole, Amounts, DoneRequest, Event, NewEvent, Port, Quota, RequestKey, Resource, Shortage, Subnet,
+        Timestamp, Value,
+    },
 };
 
 /// Why the store did not do something.
@@ -15,6 +19,9 @@ pub enum StoreError {
     /// A unique claim is taken: a name, an address, a network identifier.
     #[error("a unique claim is taken")]
     Taken,
+    /// The request id was used by another call meanwhile.
+    #[error("the request id is taken")]
+    Repeated,
     /// The row is not at the version that was read, or the lease is held by another worker.
     #[error("the row or the lease is no longer what was read")]
     Stale,
@@ -73,15 +80,24 @@ pub struct WorkItem {
 }
 
 /// Where a list goes on: after this row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cursor {
-    /// When the last row was made.
-    pub created_at: Timestamp,
+    /// What the list is ordered by, of the last row.
+    pub key: Key,
     /// Its id.
     pub id: Uuid,
 }
 
-/// Which rows, oldest first.
+/// What a list is ordered by, of one row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Key {
+    /// When it was made.
+    CreatedAt(Timestamp),
+    /// Its name.
+    Name(String),
+}
+
+/// Which rows; oldest first where nothing else is said.
 #[derive(Debug, Clone, Default)]
 pub struct Query {
     /// Only rows of this project.
@@ -92,7 +108,11 @@ pub struct Query {
     pub columns: Vec<(&'static str, Value)>,
     /// Also deleted rows.
     pub deleted: bool,
-    /// Only rows after this one.
+    /// Only rows that it means.
+    pub filter: Filter,
+    /// In which order.
+    pub order: Order,
+    /// Only rows after this one, in that order.
     pub after: Option<Cursor>,
     /// How many at most.
     pub limit: Option<u32>,
@@ -104,6 +124,25 @@ impl Query {
     pub fn by(column: &'static str, value: &impl ToString) -> Self {
         Self { columns: vec![(column, Value::Text(value.to_string()))], ..Self::default() }
     }
+}
+
+/// Which events.
+#[derive(Debug, Clone, Default)]
+pub struct EventQuery {
+    /// Only of this project.
+    pub project: Option<ProjectId>,
+    /// Only about this kind of resource.
+    pub kind: Option<String>,
+    /// Only about this resource, by id.
+    pub resource: Option<String>,
+    /// Only events that it means.
+    pub filter: Filter,
+    /// The oldest first; else the newest.
+    pub oldest_first: bool,
+    /// Only events after the one with this revision, in that order.
+    pub after: Option<u64>,
+    /// How many at most.
+    pub limit: u32,
 }
 
 /// A VPC's live subnets and ports, and how new they are: read in one snapshot.
@@ -177,7 +216,7 @@ pub trait Store: Clone + Send + Sync + 'static {
         name: &str,
     ) -> impl Future<Output = Result<Option<R>, StoreError>> + Send;
 
-    /// Rows, oldest first.
+    /// Rows, in the query's order.
     fn list<R: Resource>(&self, query: &Query) -> impl Future<Output = Result<Vec<R>, StoreError>> + Send;
 
     /// How many live rows have this value in this column.
@@ -204,7 +243,14 @@ pub trait Store: Clone + Send + Sync + 'static {
         resource: Option<&str>,
         before: Option<u64>,
         limit: u32,
-    ) -> impl Future<Output = Result<Vec<Event>, StoreError>> + Send;
+    ) -> impl Future<Output = Result<Vec<Event>, StoreError>> + Send {
+        let (kind, resource) = (kind.map(str::to_owned), resource.map(str::to_owned));
+        let query = EventQuery { project, kind, resource, after: before, limit, ..EventQuery::default() };
+        async move { self.list_events(&query).await }
+    }
+
+    /// Events, in the query's order.
+    fn list_events(&self, query: &EventQuery) -> impl Future<Output = Result<Vec<Event>, StoreError>> + Send;
 
     /// The revision up to which all that was committed can be seen. Every write transaction has one of its own.
     fn revision(&self) -> impl Future<Output = Result<u64, StoreError>> + Send;
@@ -225,6 +271,24 @@ pub trait Store: Clone + Send + Sync + 'static {
 
     /// Tells the other gateways on this database which agents were heard here, and answers with what all of them heard.
     fn share_agents(&self, heard: &[HeardAgent]) -> impl Future<Output = Result<Vec<HeardAgent>, StoreError>> + Send;
+
+    /// Rows of a kind that were deleted before a moment, the longest deleted first, after one of them.
+    fn deleted<R: Resource>(
+        &self,
+        before: Timestamp,
+        after: Option<(Timestamp, Uuid)>,
+        limit: u32,
+    ) -> impl Future<Output = Result<Vec<R>, StoreError>> + Send;
+
+    /// The highest revision of what was purged: whoever has not seen all up to it may have missed something, and begins anew.
+    fn purged(&self) -> impl Future<Output = Result<u64, StoreError>> + Send;
+
+    /// What was done under a request id, also where it need not be remembered any more.
+    fn request(
+        &self,
+        project: ProjectId,
+        id: &str,
+    ) -> impl Future<Output = Result<Option<DoneRequest>, StoreError>> + Send;
 
     /// Takes up to `limit` due pieces of work, the longest due first, and leases them for `lease`.
     fn claim_work(&self, limit: u32, lease: Duration)
@@ -272,7 +336,7 @@ pub trait Tx: Send {
         name: &str,
     ) -> impl Future<Output = Result<Option<R>, StoreError>> + Send;
 
-    /// Rows, oldest first.
+    /// Rows, in the query's order.
     fn list<R: Resource>(&mut self, query: &Query) -> impl Future<Output = Result<Vec<R>, StoreError>> + Send;
 
     /// Writes a new row. Taken where its name or another claim of it is.
@@ -306,11 +370,8 @@ pub trait Tx: Send {
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Begins a new project's quota, with what it has from the start.
-    fn open_quota(
-        &mut self,
-        project: ProjectId,
-        used: &Amounts,
-    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+    fn open_quota(&mut self, project: ProjectId, used: &Amounts)
+    -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Claims all of these amounts of a project's quota, or none. `defaults` are the limits where the project has none of its own. Until the
     /// transaction ends no other one can claim or give back anything of it, and the project is not deleted: also where nothing is claimed.
@@ -374,7 +435,27 @@ pub trait Tx: Send {
     /// Checks that this worker still holds its lease. Stale where not: the transaction must not commit.
     fn guard(&mut self, item: &WorkItem) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// Writes an event.
+    /// What was done under a request id, also where it need not be remembered any more.
+    fn request(
+        &mut self,
+        project: ProjectId,
+        id: &str,
+    ) -> impl Future<Output = Result<Option<DoneRequest>, StoreError>> + Send;
+
+    /// Writes down that a call with a request id was carried out, on this resource. Repeated where another one with the id was.
+    fn record(&mut self, key: &RequestKey, resource: &str) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Removes a deleted row and its finished work. False where it is not as it was read, or has work left.
+    fn purge<R: Resource>(&mut self, row: &R) -> impl Future<Output = Result<bool, StoreError>> + Send;
+
+    /// Removes up to `limit` events older than a moment, the oldest first. How many.
+    fn purge_events(&mut self, before: Timestamp, limit: u32) -> impl Future<Output = Result<u64, StoreError>> + Send;
+
+    /// Removes up to `limit` request ids that need not be remembered after a moment. How many.
+    fn purge_requests(&mut self, now: Timestamp, limit: u32) -> impl Future<Output = Result<u64, StoreError>> + Send;
+
+    /// Writes an event, and with the first one of a call with a request id that it was carried out: the commit then fails as Repeated where
+    /// another one with the id was.
     fn event(&mut self, event: NewEvent) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Makes all of it true at once. Returns when it is durable.

@@ -147,5 +147,6 @@ fn event<R: Resource>(row: &R, action: &'static str, message: &str) -> NewEvent 
         outcome: NewEvent::OK,
         message: message.to_owned(),
         request_id: String::new(),
+        once: None,
     }
 }

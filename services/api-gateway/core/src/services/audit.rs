@@ -56,6 +56,7 @@ impl<S: Store> AuditService<S> {
             outcome: refusal.outcome,
             message: short(&refusal.message),
             request_id: caller.request_id.clone(),
+            once: None,
         })
         .await?;
         Ok(tx.commit().await?)

@@ -218,7 +218,7 @@ impl<S: Store> HostService<S> {
     /// All hosts (operators).
     ///
     /// # Errors
-    /// Denied, invalid page token.
+    /// Denied, invalid filter, order or page token.
     pub async fn list(&self, caller: &Caller, page: &PageRequest) -> Result<Page<HostView>, CoreError> {
         operator(caller, "see hosts")?;
         let found: Page<Host> = page.list(&self.store, None, Query::default()).await?;
@@ -250,5 +250,6 @@ fn joined(host: &Host) -> NewEvent {
         outcome: NewEvent::OK,
         message: String::new(),
         request_id: String::new(),
+        once: None,
     }
 }

@@ -83,6 +83,7 @@ impl<S: Store> IdentityService<S> {
             project_name: name,
             source: String::new(),
             request_id: String::new(),
+            once: None,
         })
     }
 

@@ -171,7 +171,7 @@ impl<S: Store> ImageService<S> {
     /// The project's images and the public ones.
     ///
     /// # Errors
-    /// Invalid page token.
+    /// Invalid filter, order or page token.
     pub async fn list(&self, caller: &Caller, page: &PageRequest) -> Result<Page<Image>, CoreError> {
         let query = Query { or_column: Some(("public", 1)), ..Query::default() };
         page.list(&self.store, Some(caller.project), query).await

@@ -50,7 +50,7 @@ impl<S: Store> InstanceService<S> {
     /// The project's instances.
     ///
     /// # Errors
-    /// Invalid page token.
+    /// Invalid filter, order or page token.
     pub async fn list(&self, caller: &Caller, page: &PageRequest) -> Result<Page<Instance>, CoreError> {
         page.list(&self.store, Some(caller.project), Query::default()).await
     }
@@ -123,6 +123,24 @@ impl<S: Store> InstanceService<S> {
             }
         }
         self.wait_stopped(row).await
+    }
+
+    /// Answers a stop that repeats an earlier one, by its request id: waits as that one did. An instance that was given another order since
+    /// is answered as it is, and so is one that is gone.
+    ///
+    /// # Errors
+    /// `NotFound`; Deadline where it takes longer than a call waits.
+    pub async fn stop_again(&self, caller: &Caller, id: &str) -> Result<Instance, CoreError> {
+        member(caller)?;
+        let row: Instance = any(&self.store, caller.project, id).await?;
+        if row.desired != Desired::Stopped || row.status != InstanceStatus::Stopping {
+            return Ok(row);
+        }
+        let asked = row.meta.id.to_string();
+        match self.wait_stopped(row).await {
+            Err(CoreError::Precondition { .. }) => any(&self.store, caller.project, &asked).await,
+            other => other,
+        }
     }
 
     async fn wait_stopped(&self, asked: Instance) -> Result<Instance, CoreError> {
@@ -217,7 +235,7 @@ impl<S: Store> InstanceService<S> {
     /// All instance types.
     ///
     /// # Errors
-    /// Invalid page token.
+    /// Invalid filter, order or page token.
     pub async fn instance_types(&self, page: &PageRequest) -> Result<Page<InstanceType>, CoreError> {
         page.list(&self.store, None, Query::default()).await
     }

@@ -66,6 +66,7 @@ pub(super) fn event<R: Resource>(caller: &Caller, row: &R, action: &'static str)
         outcome: NewEvent::OK,
         message: String::new(),
         request_id: caller.request_id.clone(),
+        once: caller.once.clone(),
     }
 }
 

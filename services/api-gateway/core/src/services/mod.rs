@@ -17,6 +17,7 @@ mod page;
 mod projects;
 mod quotas;
 mod registry;
+mod requests;
 mod volumes;
 mod vpcs;
 
@@ -36,6 +37,7 @@ pub use page::{Page, PageRequest};
 pub use projects::ProjectService;
 pub use quotas::{QuotaService, QuotaView};
 pub use registry::{AgentHealth, AgentRef, HostRegistry, HostState};
+pub use requests::{Known, RequestService};
 pub use volumes::{NewVolume, VolumeService};
 pub use vpcs::{NewSubnet, NewVpc, VpcService};
 
@@ -71,6 +73,14 @@ pub struct Settings {
     pub sweep_interval: Duration,
     /// The limits of projects that have none of their own; what is not named has none.
     pub quota: Amounts,
+    /// How long request ids are remembered.
+    pub keep_requests: Duration,
+    /// How long what is deleted can still be looked at.
+    pub keep_deleted: Duration,
+    /// How long events are kept.
+    pub keep_events: Duration,
+    /// How often what was kept long enough is purged.
+    pub purge_interval: Duration,
 }
 
 impl Default for Settings {
@@ -88,6 +98,10 @@ impl Default for Settings {
             import_timeout: Duration::from_secs(3600),
             sweep_interval: Duration::from_secs(30),
             quota: default_limits(),
+            keep_requests: Duration::from_secs(24 * 3600),
+            keep_deleted: Duration::from_secs(30 * 24 * 3600),
+            keep_events: Duration::from_secs(90 * 24 * 3600),
+            purge_interval: Duration::from_secs(600),
         }
     }
 }
@@ -119,6 +133,8 @@ pub struct Services<S> {
     pub audit: AuditService<S>,
     /// Events.
     pub events: EventService<S>,
+    /// Request ids.
+    pub requests: RequestService<S>,
 }
 
 impl<S: Store> Services<S> {
@@ -131,6 +147,7 @@ impl<S: Store> Services<S> {
             console: ConsoleService::new(store.clone(), Arc::clone(&settings)),
             volumes: VolumeService::new(store.clone(), Arc::clone(&settings)),
             images: ImageService::new(store.clone(), images),
+            requests: RequestService::new(store.clone(), &settings),
             vpcs: VpcService::new(store.clone(), Arc::clone(&settings)),
             hosts: HostService::new(store.clone(), registry, Arc::clone(&settings)),
             identity: IdentityService::new(store.clone(), cache.clone()),

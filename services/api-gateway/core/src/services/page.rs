@@ -1,12 +1,16 @@
 //! Pages of lists: by key, so that a page stays right while rows come and go.
+//!
+//! A token says where the list goes on, and of which list it is: its order, and a hash of what it shows. With another filter or order it is
+//! refused, since its place would mean nothing there.
 
 use cloud_domain::ProjectId;
 use uuid::Uuid;
 
 use crate::{
     CoreError,
+    filter::{Filter, Order, OrderBy},
     model::{Resource, Timestamp},
-    ports::{Cursor, Query, Store},
+    ports::{Cursor, Key, Query, Store},
 };
 
 /// Rows on a page where the caller does not say.
@@ -21,6 +25,10 @@ pub struct PageRequest {
     pub token: String,
     /// Also deleted rows.
     pub show_deleted: bool,
+    /// Which rows, in the filter language; empty: all.
+    pub filter: String,
+    /// In which order; empty: the list's own.
+    pub order_by: String,
 }
 
 /// A page.
@@ -32,6 +40,64 @@ pub struct Page<R> {
     pub next: String,
 }
 
+/// What is wrong with a token that is none of ours.
+pub(super) fn no_token() -> CoreError {
+    CoreError::invalid("page_token", "is not a token of this list: use next_page_token as it came")
+}
+
+/// What is wrong with a token of another list.
+pub(super) fn other_list() -> CoreError {
+    let message = "is of a list with another filter, order_by or show_deleted: send the same ones for every page";
+    CoreError::invalid("page_token", message)
+}
+
+/// Tells lists apart by what they show.
+pub(super) fn fingerprint(filter: &Filter, show_deleted: bool) -> String {
+    let shows = format!("{filter}\n{show_deleted}");
+    blake3::hash(shows.as_bytes()).to_hex().chars().take(16).collect()
+}
+
+/// The letter of an order in tokens.
+pub(super) fn letter(order: Order) -> &'static str {
+    match (order.by, order.descending) {
+        (OrderBy::CreatedAt, false) => "c",
+        (OrderBy::CreatedAt, true) => "C",
+        (OrderBy::Name, false) => "n",
+        (OrderBy::Name, true) => "N",
+    }
+}
+
+/// `<order>.<hash>.<key>.<id>`. A key may have dots.
+fn token<R: Resource>(order: Order, shows: &str, last: &R) -> String {
+    let meta = last.meta();
+    let key = match order.by {
+        OrderBy::CreatedAt => format!("{:x}", meta.created_at.0),
+        OrderBy::Name => meta.name.clone(),
+    };
+    format!("{}.{shows}.{key}.{}", letter(order), meta.id)
+}
+
+fn cursor(order: Order, shows: &str, token: &str) -> Result<Option<Cursor>, CoreError> {
+    if token.is_empty() {
+        return Ok(None);
+    }
+    let parts = || {
+        let (of, rest) = token.split_once('.')?;
+        let (hash, rest) = rest.split_once('.')?;
+        let (key, id) = rest.rsplit_once('.')?;
+        Some((of, hash, key, Uuid::try_parse(id).ok()?))
+    };
+    let (of, hash, key, id) = parts().ok_or_else(no_token)?;
+    if of != letter(order) || hash != shows {
+        return Err(other_list());
+    }
+    let key = match order.by {
+        OrderBy::CreatedAt => Key::CreatedAt(Timestamp(i64::from_str_radix(key, 16).map_err(|_| no_token())?)),
+        OrderBy::Name => Key::Name(key.to_owned()),
+    };
+    Ok(Some(Cursor { key, id }))
+}
+
 impl PageRequest {
     /// Rows at most.
     #[must_use]
@@ -39,23 +105,10 @@ impl PageRequest {
         if self.size == 0 { DEFAULT_SIZE } else { self.size.min(500) }
     }
 
-    fn cursor(&self) -> Result<Option<Cursor>, CoreError> {
-        if self.token.is_empty() {
-            return Ok(None);
-        }
-        let parse = || {
-            let (at, id) = self.token.split_once('.')?;
-            Some(Cursor { created_at: Timestamp(i64::from_str_radix(at, 16).ok()?), id: Uuid::try_parse(id).ok()? })
-        };
-        parse().map(Some).ok_or_else(|| {
-            CoreError::invalid("page_token", "is not a token of this list: use next_page_token as it came")
-        })
-    }
-
-    /// The page of a query, oldest row first.
+    /// The page of a query.
     ///
     /// # Errors
-    /// Invalid where the token is not one of ours; the store's.
+    /// Invalid where the filter, the order or the token is; the store's.
     pub async fn list<R: Resource, S: Store>(
         &self,
         store: &S,
@@ -64,15 +117,26 @@ impl PageRequest {
     ) -> Result<Page<R>, CoreError> {
         query.project = project;
         query.deleted = self.show_deleted;
-        query.after = self.cursor()?;
+        query.filter = Filter::parse(R::FIELDS, &self.filter)?;
+        query.order = Order::parse(&self.order_by)?;
+        let shows = fingerprint(&query.filter, self.show_deleted);
+        query.after = cursor(query.order, &shows, &self.token)?;
         query.limit = Some(self.limit() + 1);
         let mut rows: Vec<R> = store.list(&query).await?;
         let more = rows.len() > self.limit() as usize;
         rows.truncate(self.limit() as usize);
-        let next = match rows.last() {
-            Some(last) if more => format!("{:x}.{}", last.meta().created_at.0, last.meta().id),
-            _ => String::new(),
-        };
+        let next = rows.last().filter(|_| more).map(|last| token(query.order, &shows, last)).unwrap_or_default();
         Ok(Page { rows, next })
+    }
+
+    /// The page of rows that are at hand: few, and all of them.
+    ///
+    /// # Errors
+    /// Invalid where the filter, the order or the token is.
+    pub fn of<R: Resource>(&self, rows: Vec<R>) -> Result<Page<R>, CoreError> {
+        let filter = Filter::parse(R::FIELDS, &self.filter)?;
+        let order = Order::parse(&self.order_by)?;
+        cursor(order, &fingerprint(&filter, self.show_deleted), &self.token)?;
+        Ok(Page { rows: rows.into_iter().filter(|row| filter.matches(row)).collect(), next: String::new() })
     }
 }

@@ -92,7 +92,7 @@ impl<S: Store> ProjectService<S> {
             return page.list(&self.store, None, Query::default()).await;
         }
         let own = self.get(caller, &caller.project.to_string()).await?;
-        Ok(Page { rows: vec![own], next: String::new() })
+        page.of(vec![own])
     }
 
     /// Deletes a project that has nothing but its default VPC and its keys; they go with it.

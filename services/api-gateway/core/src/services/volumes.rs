@@ -82,7 +82,7 @@ impl<S: Store> VolumeService<S> {
     /// The project's volumes.
     ///
     /// # Errors
-    /// Invalid page token.
+    /// Invalid filter, order or page token.
     pub async fn list(&self, caller: &Caller, page: &PageRequest) -> Result<Page<Volume>, CoreError> {
         page.list(&self.store, Some(caller.project), Query::default()).await
     }

@@ -109,7 +109,7 @@ impl<S: Store> VpcService<S> {
     /// The project's VPCs.
     ///
     /// # Errors
-    /// Invalid page token.
+    /// Invalid filter, order or page token.
     pub async fn list(&self, caller: &Caller, page: &PageRequest) -> Result<Page<Vpc>, CoreError> {
         page.list(&self.store, Some(caller.project), Query::default()).await
     }
@@ -186,11 +186,14 @@ impl<S: Store> VpcService<S> {
         Ok(subnet)
     }
 
-    /// A subnet by id or name.
+    /// A subnet by id or name. By id, the VPC may be left out.
     ///
     /// # Errors
     /// `NotFound`.
     pub async fn get_subnet(&self, caller: &Caller, vpc: &str, id: &str) -> Result<Subnet, CoreError> {
+        if vpc.is_empty() && as_id(id).is_some() {
+            return any(&self.store, caller.project, id).await;
+        }
         let vpc: Vpc = self.get(caller, vpc).await?;
         let not_found = || CoreError::not_found(Kind::Subnet, id);
         if let Some(uuid) = as_id(id) {
@@ -204,7 +207,7 @@ impl<S: Store> VpcService<S> {
     /// A VPC's subnets.
     ///
     /// # Errors
-    /// `NotFound` (VPC), invalid page token.
+    /// `NotFound` (VPC), invalid filter, order or page token.
     pub async fn list_subnets(
         &self,
         caller: &Caller,
@@ -249,7 +252,7 @@ impl<S: Store> VpcService<S> {
     /// The project's ports.
     ///
     /// # Errors
-    /// Invalid page token.
+    /// Invalid filter, order or page token.
     pub async fn list_ports(&self, caller: &Caller, page: &PageRequest) -> Result<Page<Port>, CoreError> {
         page.list(&self.store, Some(caller.project), Query::default()).await
     }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use cloud_core::model::Timestamp;
+use cloud_core::{filter::FieldKind, model::Timestamp};
 use sqlx::{AnyConnection, Row};
 
 /// Which engine.
@@ -54,6 +54,54 @@ impl Dialect {
             // A sum of BIGINT is NUMERIC.
             Self::Postgres => format!("CAST(CAST(r.body AS json) ->> '{field}' AS INTEGER)"),
         }
+    }
+
+    /// A value of a row's JSON as text: a string as it is, a number in decimal, a truth as `true` or `false`.
+    pub(super) fn json_text(self, path: &[&str], kind: FieldKind) -> String {
+        match self {
+            Self::Sqlite { .. } => {
+                let value = format!("json_extract(body, '$.{}')", path.join("."));
+                match kind {
+                    // SQLite has no truths: JSON's come out as numbers.
+                    FieldKind::Flag => format!("CASE {value} WHEN 1 THEN 'true' WHEN 0 THEN 'false' END"),
+                    _ => format!("CAST({value} AS TEXT)"),
+                }
+            }
+            Self::Postgres => format!("(CAST(body AS json) #>> '{{{}}}')", path.join(",")),
+        }
+    }
+
+    /// A member of an object of texts in a row's JSON, by the key at a place of the statement.
+    pub(super) fn json_member(self, path: &[&str], key: &str) -> String {
+        match self {
+            // Not by a path, in which not every key can be written.
+            Self::Sqlite { .. } => {
+                format!("(SELECT value FROM json_each(body, '$.{}') WHERE key = {key})", path.join("."))
+            }
+            Self::Postgres => format!("((CAST(body AS json) #> '{{{}}}') ->> CAST({key} AS TEXT))", path.join(",")),
+        }
+    }
+
+    /// The comparison with a glob at a place of the statement. Both tell upper from lower case.
+    pub(super) fn glob(self, pattern: &str) -> String {
+        match self {
+            Self::Sqlite { .. } => format!("GLOB {pattern}"),
+            Self::Postgres => format!("LIKE {pattern} ESCAPE '\\'"),
+        }
+    }
+
+    /// A glob, in which only `*` has a meaning, as the engine writes it.
+    pub(super) fn glob_pattern(self, glob: &str) -> String {
+        let mut pattern = String::with_capacity(glob.len());
+        for c in glob.chars() {
+            match (self, c) {
+                (Self::Sqlite { .. }, '?' | '[') => pattern.extend(['[', c, ']']),
+                (Self::Postgres, '*') => pattern.push('%'),
+                (Self::Postgres, '%' | '_' | '\\') => pattern.extend(['\\', c]),
+                (_, c) => pattern.push(c),
+            }
+        }
+        pattern
     }
 
     /// The time that leases are measured by.

@@ -3,15 +3,18 @@
 use std::time::Duration;
 
 use cloud_core::{
-    model::{Event, Quota, Resource, Timestamp, Value},
-    ports::{Changes, HeardAgent, Query, Store, StoreError, VpcSnapshot, WorkItem},
+    model::{DoneRequest, Event, Quota, Resource, Timestamp, Value},
+    ports::{Changes, EventQuery, HeardAgent, Query, Store, StoreError, VpcSnapshot, WorkItem},
 };
 use cloud_domain::{CloudId, HostId, ProjectId, VpcId};
 use sqlx::{Any, AssertSqlSafe, Row, pool::PoolConnection};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::{SqlStore, SqlTx, agents, changes, error::fault, error::from_sqlx, quota, rows, work};
+use super::{
+    SqlStore, SqlTx, agents, changes, error::fault, error::from_sqlx, filter, quota, requests, retention, rows,
+    rows::Values, work,
+};
 
 /// Events, in the order that [`event`] reads.
 pub(super) const EVENTS: &str = "SELECT revision, id, at, project_id, kind, resource_id, resource_name, action, actor, source, outcome, message, request_id FROM events";
@@ -47,12 +50,12 @@ impl Store for SqlStore {
         let query =
             Query { project: Some(project), columns: vec![("name", Value::Text(name.to_owned()))], ..Query::default() };
         let mut reader = self.reader().await?;
-        Ok(rows::list(&mut reader, &query).await?.pop())
+        Ok(rows::list(self.inner.dialect, &mut reader, &query).await?.pop())
     }
 
     async fn list<R: Resource>(&self, query: &Query) -> Result<Vec<R>, StoreError> {
         let mut reader = self.reader().await?;
-        rows::list(&mut reader, query).await
+        rows::list(self.inner.dialect, &mut reader, query).await
     }
 
     async fn count<R: Resource>(&self, column: &'static str, value: &str) -> Result<u64, StoreError> {
@@ -69,8 +72,8 @@ impl Store for SqlStore {
         let sql = "SELECT generation FROM vpcs WHERE id = $1";
         let row = sqlx::query(sql).bind(vpc.to_string()).fetch_optional(&mut *snapshot).await.map_err(from_sqlx)?;
         let Some(row) = row else { return Ok(None) };
-        let subnets = rows::list(&mut snapshot, &Query::by("vpc_id", &vpc)).await?;
-        let ports = rows::list(&mut snapshot, &Query::by("vpc_id", &vpc)).await?;
+        let subnets = rows::list(self.inner.dialect, &mut snapshot, &Query::by("vpc_id", &vpc)).await?;
+        let ports = rows::list(self.inner.dialect, &mut snapshot, &Query::by("vpc_id", &vpc)).await?;
         Ok(Some(VpcSnapshot { generation: count(&row, 0)?, subnets, ports }))
     }
 
@@ -86,32 +89,26 @@ impl Store for SqlStore {
         quota::read(&mut reader, project).await
     }
 
-    async fn events(
-        &self,
-        project: Option<ProjectId>,
-        kind: Option<&str>,
-        resource: Option<&str>,
-        before: Option<u64>,
-        limit: u32,
-    ) -> Result<Vec<Event>, StoreError> {
-        let mut sql = format!("{EVENTS} WHERE revision < $1");
-        let mut texts = Vec::new();
+    async fn list_events(&self, query: &EventQuery) -> Result<Vec<Event>, StoreError> {
+        let mut values = Values::default();
+        let (beyond, direction) = if query.oldest_first { (">", "") } else { ("<", " DESC") };
+        let ends = if query.oldest_first { 0 } else { i64::MAX };
+        let after = query.after.map_or(Ok(ends), |r| i64::try_from(r).map_err(fault))?;
+        let mut sql = format!("{EVENTS} WHERE revision {beyond} {}", values.place(Value::Int(after)));
         for (column, text) in [
-            ("project_id", project.map(|p| p.to_string())),
-            ("kind", kind.map(Into::into)),
-            ("resource_id", resource.map(Into::into)),
+            ("project_id", query.project.map(|p| p.to_string())),
+            ("kind", query.kind.clone()),
+            ("resource_id", query.resource.clone()),
         ] {
             if let Some(text) = text {
-                texts.push(text);
-                sql += &format!(" AND {column} = ${}", texts.len() + 1);
+                sql += &format!(" AND {column} = {}", values.place(Value::Text(text)));
             }
         }
-        sql += &format!(" ORDER BY revision DESC LIMIT ${}", texts.len() + 2);
-        let before = before.map_or(Ok(i64::MAX), |b| i64::try_from(b).map_err(fault))?;
-        let query = sqlx::query(AssertSqlSafe(sql)).bind(before);
-        let query = texts.into_iter().fold(query, sqlx::query::Query::bind).bind(i64::from(limit));
+        sql += &filter::conditions(self.inner.dialect, &query.filter, &mut values);
+        sql += &format!(" ORDER BY revision{direction} LIMIT {}", values.place(Value::Int(query.limit.into())));
+        let statement = values.0.into_iter().fold(sqlx::query(AssertSqlSafe(sql)), rows::bind);
         let mut reader = self.reader().await?;
-        query.fetch_all(&mut *reader).await.map_err(from_sqlx)?.iter().map(event).collect()
+        statement.fetch_all(&mut *reader).await.map_err(from_sqlx)?.iter().map(event).collect()
     }
 
     async fn revision(&self) -> Result<u64, StoreError> {
@@ -128,6 +125,26 @@ impl Store for SqlStore {
 
     async fn share_agents(&self, heard: &[HeardAgent]) -> Result<Vec<HeardAgent>, StoreError> {
         agents::share(self, heard).await
+    }
+
+    async fn deleted<R: Resource>(
+        &self,
+        before: Timestamp,
+        after: Option<(Timestamp, Uuid)>,
+        limit: u32,
+    ) -> Result<Vec<R>, StoreError> {
+        let mut reader = self.reader().await?;
+        retention::deleted(&mut reader, before, after, limit).await
+    }
+
+    async fn purged(&self) -> Result<u64, StoreError> {
+        let mut reader = self.reader().await?;
+        retention::purged(&mut reader).await
+    }
+
+    async fn request(&self, project: ProjectId, id: &str) -> Result<Option<DoneRequest>, StoreError> {
+        let mut reader = self.reader().await?;
+        requests::get(&mut reader, project, id).await
     }
 
     async fn claim_work(&self, limit: u32, lease: Duration) -> Result<Vec<WorkItem>, StoreError> {

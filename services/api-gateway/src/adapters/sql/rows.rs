@@ -1,17 +1,34 @@
 //! Rows of any kind: the statements are put together from the kind's own static column names, never from data.
 
 use cloud_core::{
+    filter::OrderBy,
     model::{Resource, Value},
-    ports::{Query, StoreError},
+    ports::{Key, Query, StoreError},
 };
 use sqlx::{Any, AnyConnection, AssertSqlSafe, Row, any::AnyArguments, query::Query as Statement};
 use uuid::Uuid;
 
-use super::error::{fault, from_sqlx};
+use super::{
+    dialect::Dialect,
+    error::{fault, from_sqlx},
+    filter,
+};
 
-type Bound<'q> = Statement<'q, Any, AnyArguments>;
+/// What is bound to a statement, in the order of its places.
+#[derive(Default)]
+pub(super) struct Values(pub(super) Vec<Value>);
 
-fn bind<'q>(statement: Bound<'q>, value: Value) -> Bound<'q> {
+impl Values {
+    /// The place of a value in the statement.
+    pub(super) fn place(&mut self, value: Value) -> String {
+        self.0.push(value);
+        format!("${}", self.0.len())
+    }
+}
+
+pub(super) type Bound<'q> = Statement<'q, Any, AnyArguments>;
+
+pub(super) fn bind<'q>(statement: Bound<'q>, value: Value) -> Bound<'q> {
     match value {
         Value::Text(text) => statement.bind(text),
         Value::Int(number) => statement.bind(number),
@@ -31,43 +48,62 @@ pub(super) async fn get<R: Resource>(connection: &mut AnyConnection, id: Uuid) -
     row.as_ref().map(body).transpose()
 }
 
-pub(super) async fn list<R: Resource>(connection: &mut AnyConnection, query: &Query) -> Result<Vec<R>, StoreError> {
-    let mut sql = format!("SELECT body FROM {} WHERE 1 = 1", R::TABLE);
-    let mut values = Vec::new();
-    let place = |values: &mut Vec<Value>, value: Value| {
-        values.push(value);
-        format!("${}", values.len())
-    };
-    if let Some(project) = query.project {
-        let own = place(&mut values, Value::Text(project.to_string()));
-        match query.or_column {
-            None => sql += &format!(" AND project_id = {own}"),
-            Some((column, value)) => {
-                let other = place(&mut values, Value::Int(value));
-                sql += &format!(" AND (project_id = {own} OR {column} = {other})");
-            }
-        }
-    }
-    for (column, value) in &query.columns {
-        let value = place(&mut values, value.clone());
-        sql += &format!(" AND {column} = {value}");
-    }
-    if !query.deleted {
-        sql += " AND deleted_at IS NULL";
-    }
-    if let Some(after) = query.after {
-        let at = place(&mut values, Value::Int(after.created_at.0));
-        let id = place(&mut values, Value::Text(after.id.to_string()));
-        sql += &format!(" AND (created_at, id) > ({at}, {id})");
-    }
-    sql += " ORDER BY created_at, id";
-    if let Some(limit) = query.limit {
-        let limit = place(&mut values, Value::Int(limit.into()));
-        sql += &format!(" LIMIT {limit}");
-    }
+pub(super) async fn list<R: Resource>(
+    dialect: Dialect,
+    connection: &mut AnyConnection,
+    query: &Query,
+) -> Result<Vec<R>, StoreError> {
+    let (sql, values) = select(dialect, R::TABLE, query);
     let statement = values.into_iter().fold(sqlx::query(AssertSqlSafe(sql)), bind);
     let rows = statement.fetch_all(connection).await.map_err(from_sqlx)?;
     rows.iter().map(body).collect()
+}
+
+/// The statement of a query: names in it are the kind's own static ones, and what callers say is bound.
+pub(super) fn select(dialect: Dialect, table: &str, query: &Query) -> (String, Vec<Value>) {
+    let mut values = Values::default();
+    let mut shared = String::new();
+    for (column, value) in &query.columns {
+        let value = values.place(value.clone());
+        shared += &format!(" AND {column} = {value}");
+    }
+    if !query.deleted {
+        shared += " AND deleted_at IS NULL";
+    }
+    shared += &filter::conditions(dialect, &query.filter, &mut values);
+    let (key, direction, beyond) = match (query.order.by, query.order.descending) {
+        (OrderBy::CreatedAt, false) => ("created_at", "", ">"),
+        (OrderBy::CreatedAt, true) => ("created_at", " DESC", "<"),
+        (OrderBy::Name, false) => ("name", "", ">"),
+        (OrderBy::Name, true) => ("name", " DESC", "<"),
+    };
+    if let Some(after) = &query.after {
+        let last = values.place(match &after.key {
+            Key::CreatedAt(at) => Value::Int(at.0),
+            Key::Name(name) => Value::Text(name.clone()),
+        });
+        let id = values.place(Value::Text(after.id.to_string()));
+        shared += &format!(" AND ({key}, id) {beyond} ({last}, {id})");
+    }
+    let mut end = format!(" ORDER BY {key}{direction}, id{direction}");
+    if let Some(limit) = query.limit {
+        let limit = values.place(Value::Int(limit.into()));
+        end += &format!(" LIMIT {limit}");
+    }
+    let Some(project) = query.project else {
+        return (format!("SELECT body FROM {table} WHERE 1 = 1{shared}{end}"), values.0);
+    };
+    let own = values.place(Value::Text(project.to_string()));
+    let Some((column, value)) = query.or_column else {
+        return (format!("SELECT body FROM {table} WHERE project_id = {own}{shared}{end}"), values.0);
+    };
+    // Each half finds its page by an index; an OR would have to sort all of both.
+    let other = values.place(Value::Int(value));
+    let half = |condition: String| {
+        format!("SELECT * FROM (SELECT body, {key}, id FROM {table} WHERE {condition}{shared}{end}) AS half")
+    };
+    let halves = [format!("project_id = {own}"), format!("{column} = {other} AND project_id <> {own}")].map(half);
+    (format!("SELECT body FROM ({}) AS both_halves{end}", halves.join(" UNION ALL ")), values.0)
 }
 
 pub(super) async fn insert<R: Resource>(

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use cloud_core::{
-    model::{Amounts, NewEvent, Resource, Timestamp, Value},
+    model::{Amounts, DoneRequest, NewEvent, RequestKey, Resource, Timestamp, Value},
     ports::{Claim, HeardAgent, Query, Store, StoreError, Tx, WorkItem, WorkKind},
 };
 use cloud_domain::{Cidr, HostId, ProjectId, SubnetId, Vni, VpcId};
@@ -18,7 +18,7 @@ use super::{
     changes::{EVENTS_PER_REVISION, event_revision},
     error::fault,
     error::from_sqlx,
-    quota, rows,
+    quota, requests, retention, rows,
     writer::Loan,
 };
 
@@ -35,6 +35,8 @@ pub struct SqlTx {
     now: Timestamp,
     /// Written at the end, together.
     events: Vec<NewEvent>,
+    /// The call with a request id that this carries out, once it is written down.
+    recorded: Option<RequestKey>,
 }
 
 enum Inner {
@@ -61,7 +63,7 @@ impl SqlTx {
                 (Inner::Own(tx, place), stamp)
             }
         };
-        Ok(Self { store: store.clone(), inner, revision, now, events: Vec::new() })
+        Ok(Self { store: store.clone(), inner, revision, now, events: Vec::new(), recorded: None })
     }
 
     /// The connection, for statements of this transaction.
@@ -81,9 +83,13 @@ impl SqlTx {
     pub(super) async fn commit_quietly(mut self) -> Result<(), StoreError> {
         self.write_events().await?;
         match self.inner {
-            Inner::Lent(loan) => loan.commit().await,
-            Inner::Own(tx, _place) => tx.commit().await.map_err(from_sqlx),
+            Inner::Lent(loan) => loan.commit().await?,
+            Inner::Own(tx, _place) => tx.commit().await.map_err(from_sqlx)?,
         }
+        if let Some(key) = self.recorded {
+            key.set_recorded();
+        }
+        Ok(())
     }
 
     async fn next(&mut self, counter: &'static str, by: i64) -> Result<i64, StoreError> {
@@ -122,6 +128,11 @@ impl SqlTx {
         if events.len() > EVENTS_PER_REVISION {
             return Err(fault(std::io::Error::other(format!("{} events in one transaction", events.len()))));
         }
+        if let Some((key, resource)) = events.iter().find_map(|e| Some((e.once.clone()?, e.resource)))
+            && self.recorded.is_none()
+        {
+            self.record(&key, &resource.to_string()).await?;
+        }
         let now = Timestamp::now().0;
         for (revision, event) in (event_revision(self.revision)..).zip(events) {
             let sql = "INSERT INTO events (revision, id, at, project_id, kind, resource_id, resource_name, action, actor, source, outcome, \
@@ -156,11 +167,13 @@ impl Tx for SqlTx {
     async fn find<R: Resource>(&mut self, project: ProjectId, name: &str) -> Result<Option<R>, StoreError> {
         let query =
             Query { project: Some(project), columns: vec![("name", Value::Text(name.to_owned()))], ..Query::default() };
-        Ok(rows::list(self.connection()?, &query).await?.pop())
+        let dialect = self.store.inner.dialect;
+        Ok(rows::list(dialect, self.connection()?, &query).await?.pop())
     }
 
     async fn list<R: Resource>(&mut self, query: &Query) -> Result<Vec<R>, StoreError> {
-        rows::list(self.connection()?, query).await
+        let dialect = self.store.inner.dialect;
+        rows::list(dialect, self.connection()?, query).await
     }
 
     async fn insert<R: Resource>(&mut self, row: &R) -> Result<(), StoreError> {
@@ -307,6 +320,28 @@ impl Tx for SqlTx {
         let query = sqlx::query(sql).bind(item.kind.as_str()).bind(item.id.to_string()).bind(item.lease.to_string());
         let held = query.execute(self.connection()?).await.map_err(from_sqlx)?.rows_affected() == 1;
         if held { Ok(()) } else { Err(StoreError::Stale) }
+    }
+
+    async fn request(&mut self, project: ProjectId, id: &str) -> Result<Option<DoneRequest>, StoreError> {
+        requests::get(self.connection()?, project, id).await
+    }
+
+    async fn record(&mut self, key: &RequestKey, resource: &str) -> Result<(), StoreError> {
+        requests::record(self.connection()?, key, resource).await?;
+        self.recorded = Some(key.clone());
+        Ok(())
+    }
+
+    async fn purge<R: Resource>(&mut self, row: &R) -> Result<bool, StoreError> {
+        retention::purge(self.connection()?, row).await
+    }
+
+    async fn purge_events(&mut self, before: Timestamp, limit: u32) -> Result<u64, StoreError> {
+        retention::events(self.connection()?, before, limit).await
+    }
+
+    async fn purge_requests(&mut self, now: Timestamp, limit: u32) -> Result<u64, StoreError> {
+        retention::requests(self.connection()?, now, limit).await
     }
 
     async fn event(&mut self, event: NewEvent) -> Result<(), StoreError> {

@@ -40,7 +40,7 @@ impl Served {
         channel::connect_lazy(&self.address)
     }
 
-    fn grpc(&self) -> GrpcClient {
+    pub fn grpc(&self) -> GrpcClient {
         GrpcClient::new(self.channel(), KEY).unwrap()
     }
 }

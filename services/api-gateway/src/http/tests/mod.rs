@@ -7,4 +7,5 @@ mod fixture;
 mod golden;
 mod grpc;
 mod identity;
+mod requests;
 mod surface;

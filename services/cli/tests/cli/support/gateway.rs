@@ -49,7 +49,7 @@ pub struct Inner {
     pub console_echoes: bool,
     /// The console log, one for each look.
     pub logs: VecDeque<String>,
-    /// Every call: its method, `authorization`, `x-project`, and the message.
+    /// Every call: its method, its headers, and the message.
     pub calls: Vec<Call>,
 }
 
@@ -58,6 +58,8 @@ pub struct Call {
     pub method: &'static str,
     pub authorization: String,
     pub project: String,
+    /// The request id.
+    pub once: String,
     pub message: String,
 }
 
@@ -160,6 +162,7 @@ impl Service {
             method,
             authorization: header("authorization"),
             project: header("x-project"),
+            once: header("idempotency-key"),
             message: format!("{:?}", request.get_ref()),
         };
         let mut state = self.0.lock().unwrap();

@@ -1,0 +1,224 @@
+//! Request ids over both protocols: what is sent again is not done again.
+
+use axum::{body::Body, http::Request};
+use cloud_contracts::v1::{self, volume_service_client::VolumeServiceClient};
+use cloud_core::{
+    model::Instance,
+    ports::{Store, Tx},
+};
+use cloud_domain::InstanceStatus;
+use serde_json::{Value, json};
+use tonic::Code;
+
+use super::{
+    fixture::{Answer, Cloud, KEY},
+    grpc::serve,
+};
+
+impl Cloud {
+    async fn once(&self, verb: &str, path: &str, body: &Value, id: &str) -> Answer {
+        let body = if body.is_null() { Body::empty() } else { body.to_string().into() };
+        let request = Request::builder().method(verb).uri(path).header("authorization", format!("Bearer {KEY}"));
+        Answer::read(self.raw(request.header("idempotency-key", id).body(body).unwrap()).await).await
+    }
+
+    /// Brings an instance into a status, as a reconciler would.
+    async fn is(&self, name: &str, status: InstanceStatus) {
+        let id = self.get(&format!("/instances/{name}")).await.json["id"].as_str().unwrap().parse().unwrap();
+        let mut tx = self.store.begin().await.unwrap();
+        let mut row: Instance = tx.get(id).await.unwrap().unwrap();
+        row.status = status;
+        tx.update(&mut row).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+}
+
+fn replayed(answer: &Answer) -> bool {
+    answer.headers.get("idempotency-replayed").is_some_and(|v| v == "true")
+}
+
+/// How each mutation of the contract is called: on an instance `one` that is in the status, or on a volume, an image or a VPC `one`.
+fn call(rpc: &str) -> Option<(Option<InstanceStatus>, Value)> {
+    use InstanceStatus::{Running, Stopped};
+    Some(match rpc {
+        "LaunchInstance" => (None, json!({"name": "two", "image": "tiny", "instance_type": "tiny"})),
+        "StartInstance" => (Some(Stopped), json!({})),
+        "StopInstance" => (Some(Running), json!({})),
+        "RebootInstance" => (Some(Running), json!({})),
+        "CreateVolume" => (None, json!({"name": "two", "size_gib": 1, "labels": {"b": "1", "a": "2"}})),
+        "ImportImage" => (None, json!({"name": "two", "url": "https://images.example/x.qcow2"})),
+        "CreateVpc" | "CreateSubnet" => (None, json!({"name": "two", "cidr": "10.0.8.0/24"})),
+        "DeleteInstance" | "DeleteVolume" | "DeleteImage" | "DeleteVpc" | "DeleteSubnet" => (None, Value::Null),
+        _ => return None,
+    })
+}
+
+async fn with_one_of_each() -> Cloud {
+    let cloud = Cloud::with_image().await;
+    cloud.launch("one").await;
+    for (path, body) in [
+        ("/volumes", json!({"name": "one", "size_gib": 1})),
+        ("/images", json!({"name": "one", "url": "https://images.example/x.qcow2"})),
+        ("/vpcs", json!({"name": "one"})),
+        ("/vpcs/default/subnets", json!({"name": "one", "cidr": "10.0.9.0/24"})),
+    ] {
+        let answer = cloud.post(path, body).await;
+        assert_eq!(answer.status, 201, "{}", answer.json);
+    }
+    cloud
+}
+
+/// Walks the contract: a mutation that is added is called here, or this fails.
+#[tokio::test]
+async fn every_mutation_is_made_once() {
+    let mut walked = 0;
+    for (verb, path, rpc) in cloud_contracts::rest::ROUTES.iter().filter(|(verb, ..)| *verb != "GET") {
+        let short = rpc.rsplit('/').next().unwrap();
+        let (status, body) = call(short).unwrap_or_else(|| panic!("say in `call` how {rpc} is called"));
+        let cloud = with_one_of_each().await;
+        if let Some(status) = status {
+            cloud.is("one", status).await;
+        }
+        let path = path.replace("{vpc}", "default").replace("{id}", "one");
+        let first = cloud.once(verb, &path, &body, "id 1").await;
+        // Nobody stops anything here.
+        let waits = short == "StopInstance";
+        assert!(first.status.is_success() || (waits && first.status == 504), "{rpc}: {}", first.text);
+        assert!(!replayed(&first), "{rpc}");
+        // It was written down by the transaction that did it: with its event, and not afterwards.
+        let events = cloud.get("/events?page_size=500").await.json;
+        let caused = |e: &&Value| e["request_id"] == first.headers["x-request-id"].to_str().unwrap();
+        assert_eq!(events["events"].as_array().unwrap().iter().filter(caused).count(), 1, "{rpc} wrote no event");
+
+        let again = cloud.once(verb, &path, &body, "id 1").await;
+        assert_eq!(again.status, first.status, "{rpc}: {}", again.text);
+        assert_eq!(again.json["id"], first.json["id"], "{rpc}");
+        assert!(replayed(&again) || waits, "{rpc}: {:?}", again.headers);
+        let after = cloud.get("/events?page_size=500").await.json;
+        assert_eq!(after, events, "{rpc} did something again");
+
+        let other = cloud.once("POST", "/volumes", &json!({"name": "another", "size_gib": 1}), "id 1").await;
+        assert_eq!(other.status, 409, "{rpc}: {}", other.text);
+        assert_eq!(other.json["error"]["status"], "ALREADY_EXISTS");
+        assert!(other.text.contains("`id 1`") && other.text.contains("REQUEST_ID_REUSED"), "{}", other.text);
+        walked += 1;
+    }
+    assert!(walked >= 13, "{walked}");
+}
+
+#[tokio::test]
+async fn a_repetition_is_answered_as_things_are_now() {
+    let cloud = Cloud::with_image().await;
+    let body = json!({"name": "web-01", "image": "tiny", "instance_type": "tiny"});
+    let made = cloud.once("POST", "/instances", &body, "launch").await;
+    cloud.is("web-01", InstanceStatus::Running).await;
+    let again = cloud.once("POST", "/instances", &body, "launch").await;
+    assert_eq!((again.status.as_u16(), &again.json["id"]), (201, &made.json["id"]));
+    assert_eq!(again.json["status"], "RUNNING");
+
+    // A start that found nothing to do has nothing to do later.
+    let start = cloud.once("POST", "/instances/web-01/start", &json!({}), "start").await;
+    assert_eq!((start.status.as_u16(), replayed(&start)), (200, false));
+    cloud.is("web-01", InstanceStatus::Stopped).await;
+    let start = cloud.once("POST", "/instances/web-01/start", &json!({}), "start").await;
+    assert_eq!((&start.json["status"], replayed(&start)), (&json!("STOPPED"), true));
+
+    // A stop that is sent again waits again, until somebody stops it.
+    cloud.is("web-01", InstanceStatus::Running).await;
+    assert_eq!(cloud.once("POST", "/instances/web-01/stop", &json!({}), "stop").await.status, 504);
+    let nothing = json!({});
+    let (again, ()) = tokio::join!(cloud.once("POST", "/instances/web-01/stop", &nothing, "stop"), async {
+        tokio::task::yield_now().await;
+        cloud.is("web-01", InstanceStatus::Stopped).await;
+    });
+    assert_eq!((again.status.as_u16(), &again.json["status"]), (200, &json!("STOPPED")), "{}", again.text);
+    // Started since by another order, it is not stopped again.
+    let start = cloud.once("POST", "/instances/web-01/start", &json!({}), "start again").await;
+    assert_eq!(start.json["status"], "STARTING");
+    let stop = cloud.once("POST", "/instances/web-01/stop", &json!({}), "stop").await;
+    assert_eq!((stop.status.as_u16(), &stop.json["status"]), (200, &json!("STARTING")));
+
+    // Deleted, it is answered as last seen.
+    let id = made.json["id"].as_str().unwrap();
+    let delete = cloud.once("DELETE", &format!("/instances/{id}"), &Value::Null, "delete").await;
+    assert_eq!(delete.json["status"], "DELETING");
+    cloud.is("web-01", InstanceStatus::Deleted).await;
+    let again = cloud.once("DELETE", &format!("/instances/{id}"), &Value::Null, "delete").await;
+    assert_eq!((again.status.as_u16(), &again.json["status"]), (200, &json!("DELETED")));
+}
+
+#[tokio::test]
+async fn of_calls_at_once_one_is_made_and_all_are_answered_alike() {
+    let cloud = Cloud::with_image().await;
+    let body = json!({"name": "web-01", "image": "tiny", "instance_type": "tiny"});
+    let calls = (0..12).map(|_| cloud.once("POST", "/instances", &body, "launch"));
+    let answers = futures::future::join_all(calls).await;
+    assert!(answers.iter().all(|a| a.status == 201 && a.json["id"] == answers[0].json["id"]), "{}", answers[0].text);
+    assert_eq!(answers.iter().filter(|a| !replayed(a)).count(), 1);
+    assert_eq!(cloud.get("/instances").await.json["instances"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn field_and_header_are_one_and_wrong_ones_are_named() {
+    let cloud = Cloud::new().await;
+    let body = |id: &str| json!({"name": "data", "size_gib": 1, "request_id": id});
+    let both = cloud.once("POST", "/volumes", &body("a"), "b").await;
+    assert_eq!((both.status.as_u16(), both.text.contains("Idempotency-Key")), (400, true), "{}", both.text);
+    for id in ["", &"x".repeat(65)] {
+        let answer = cloud.once("POST", "/volumes", &json!({"name": "data", "size_gib": 1}), id).await;
+        assert_eq!(answer.status, 400, "{id:?}: {}", answer.text);
+    }
+    let first = cloud.post("/volumes", body("a")).await;
+    let same = cloud.once("POST", "/volumes", &json!({"name": "data", "size_gib": 1}), "a").await;
+    assert_eq!((first.status.as_u16(), same.status.as_u16(), replayed(&same)), (201, 201, true), "{}", same.text);
+    // Refusals are not remembered.
+    let taken = cloud.once("POST", "/volumes", &json!({"name": "data", "size_gib": 2}), "c").await;
+    assert_eq!((taken.status.as_u16(), taken.text.contains("REQUEST_ID")), (409, false), "{}", taken.text);
+    let other = cloud.once("POST", "/volumes", &json!({"name": "free", "size_gib": 2}), "c").await;
+    assert_eq!(other.status, 201, "{}", other.text);
+}
+
+#[tokio::test]
+async fn uploads_are_made_once() {
+    let cloud = Cloud::new().await;
+    let upload = async |query: &str, bytes: usize, id: &str| {
+        let request = Request::post(format!("/images:upload?{query}")).header("authorization", format!("Bearer {KEY}"));
+        let request = request.header("idempotency-key", id).body(vec![0_u8; bytes].into()).unwrap();
+        Answer::read(cloud.raw(request).await).await
+    };
+    let first = upload("name=a", 4096, "up").await;
+    let again = upload("name=a", 4096, "up").await;
+    assert_eq!((first.status.as_u16(), again.status.as_u16()), (201, 201), "{} {}", first.text, again.text);
+    assert_eq!((&again.json["id"], replayed(&again)), (&first.json["id"], true));
+    assert_eq!(upload("name=b", 4096, "up").await.status, 409);
+    let field = upload("name=a&request_id=up", 4096, "up").await;
+    assert_eq!((field.status.as_u16(), replayed(&field)), (201, true), "{}", field.text);
+}
+
+#[tokio::test]
+async fn grpc_has_the_same_ids() {
+    let cloud = Cloud::new().await;
+    let served = serve(&cloud).await;
+    let mut volumes = VolumeServiceClient::new(served.grpc().service());
+    let request = |name: &str, field: &str, metadata: Option<&str>| {
+        let message =
+            v1::CreateVolumeRequest { name: name.into(), size_gib: 1, request_id: field.into(), ..Default::default() };
+        let mut request = tonic::Request::new(message);
+        if let Some(id) = metadata {
+            request.metadata_mut().insert("idempotency-key", id.parse().unwrap());
+        }
+        request
+    };
+    let first = volumes.create_volume(request("data", "g1", None)).await.unwrap().into_inner();
+    let again = volumes.create_volume(request("data", "", Some("g1"))).await.unwrap();
+    assert_eq!(again.metadata().get("idempotency-replayed").unwrap(), "true");
+    assert_eq!(again.into_inner().id, first.id);
+    // And REST is the same cloud.
+    let rest = cloud.once("POST", "/volumes", &json!({"name": "data", "size_gib": 1}), "g1").await;
+    assert_eq!(rest.json["id"], first.id);
+    let other = volumes.create_volume(request("other", "g1", None)).await.unwrap_err();
+    assert_eq!(other.code(), Code::AlreadyExists);
+    assert!(other.message().contains("`g1`"), "{other}");
+    let both = volumes.create_volume(request("other", "g2", Some("g3"))).await.unwrap_err();
+    assert_eq!(both.code(), Code::InvalidArgument);
+}
