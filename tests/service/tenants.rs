@@ -1,6 +1,9 @@
 //! Projects, keys and quotas in a cloud that runs.
 
-use cloud_testkit::{RestClient, wait::{PATIENCE, until}};
+use cloud_testkit::{
+    RestClient,
+    wait::{PATIENCE, until},
+};
 use cloud_tests::{TestCloud, cloud::IMAGE};
 use http::{HeaderName, Method};
 use serde_json::{Value, json};

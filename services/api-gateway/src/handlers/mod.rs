@@ -19,6 +19,7 @@ mod subnets;
 mod unbuilt;
 mod volumes;
 mod vpcs;
+mod watch;
 mod wire;
 
 pub use agent_hosts::AgentHosts;

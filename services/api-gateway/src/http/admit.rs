@@ -84,7 +84,11 @@ pub(super) async fn admit<S: Store>(
 
 fn allowed(limits: &Limits, rule: &Rule, caller: &Caller) -> Result<(), ServiceError> {
     if let Err(wait) = limits.call(caller.key) {
-        let message = format!("the API key `{}` calls too often: at most {} times a second", caller.key_name, limits.per_second());
+        let message = format!(
+            "the API key `{}` calls too often: at most {} times a second",
+            caller.key_name,
+            limits.per_second()
+        );
         return Err(ServiceError::new(Code::ResourceExhausted, "RATE_LIMITED", message).with_retry_after(wait));
     }
     authorize(rule, caller).map_err(handlers::service_error)

@@ -278,7 +278,10 @@ async fn a_secret_that_ended_stays_ended_whatever_the_file_says(c: &Cloud) {
     };
     assert!(fresh(c.store.clone()).await);
     let operator = super::services(c.store.clone()).identity.authenticate("another secret", "").await.unwrap();
-    let (_, spare) = keys.create(&operator, NewApiKey { name: "spare".into(), role: Role::Operator, expires_at: None }).await.unwrap();
+    let (_, spare) = keys
+        .create(&operator, NewApiKey { name: "spare".into(), role: Role::Operator, expires_at: None })
+        .await
+        .unwrap();
     keys.revoke(&operator, "admin", "").await.unwrap();
     bootstrap(&c.store, "another secret").await.unwrap();
     assert!(!fresh(c.store.clone()).await && opens(&c.services, &spare).await);

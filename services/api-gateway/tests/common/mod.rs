@@ -2,6 +2,7 @@
 
 mod changes;
 mod identity;
+mod watch;
 
 use std::{sync::Arc, time::Duration};
 
@@ -119,6 +120,7 @@ pub async fn all(store: SqlStore) {
     a_stop_that_nobody_carries_out_ends_in_a_deadline(&c).await;
     changes::all(&c).await;
     identity::all(&c).await;
+    watch::all(&c).await;
 }
 
 async fn a_launch_claims_everything_or_nothing(c: &Cloud) {

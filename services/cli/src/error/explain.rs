@@ -108,7 +108,9 @@ fn option(field: &str) -> String {
         "expires_at" => "expires",
         "overlap_seconds" => "overlap",
         "limits" => return "RESOURCE=LIMIT".to_owned(),
-        "name" | "image" | "vpc" | "subnet" | "cidr" | "url" | "sha256" | "format" | "visibility" | "kind" | "role" => first,
+        "name" | "image" | "vpc" | "subnet" | "cidr" | "url" | "sha256" | "format" | "visibility" | "kind" | "role" => {
+            first
+        }
         _ => return field.to_owned(),
     };
     format!("--{name}")

@@ -29,16 +29,8 @@ fn of(quota: &Quota, name: &str) -> String {
 impl Resource for Quota {
     const KIND: &'static str = "quota";
     const PLURAL: &'static str = "quotas";
-    const COLUMNS: &'static [&'static str] = &[
-        "PROJECT",
-        LIMITED[0].0,
-        LIMITED[1].0,
-        LIMITED[2].0,
-        LIMITED[3].0,
-        LIMITED[4].0,
-        LIMITED[5].0,
-        LIMITED[6].0,
-    ];
+    const COLUMNS: &'static [&'static str] =
+        &["PROJECT", LIMITED[0].0, LIMITED[1].0, LIMITED[2].0, LIMITED[3].0, LIMITED[4].0, LIMITED[5].0, LIMITED[6].0];
 
     fn row(&self, _view: View) -> Vec<String> {
         let all = LIMITED.iter().map(|(_, _, name)| of(self, name));

@@ -9,7 +9,11 @@ async fn a_secret_is_alone_on_stdout_and_in_json_beside_its_key() {
     let gateway = Fake::start().await;
     let ended = Run::on(&gateway, "api-key create ci --role admin --project blue").end().await.with(0);
     assert_eq!(ended.stdout, "tck_one\n");
-    assert!(ended.stderr.contains("ci (ADMIN) of project blue") && ended.stderr.contains("this once"), "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains("ci (ADMIN) of project blue") && ended.stderr.contains("this once"),
+        "{}",
+        ended.stderr
+    );
     assert!(!ended.stderr.contains("tck_one"), "{}", ended.stderr);
     let call = &gateway.calls("create_api_key")[0];
     assert_eq!(call.project, "blue");

@@ -34,5 +34,6 @@ pub use config::{Config, Render};
 pub use failure::{ERROR_DOMAIN, not_built};
 pub use fallback::with_fallbacks;
 pub use respond::{RpcMethod, error_response};
+pub use sse::EventFields;
 pub use subject::Subject;
 pub use validate::{At, Checker, Validate, Violation, check, invalid};

@@ -15,7 +15,5 @@ pub use image::{Image, ImageFormat, ImageSource, ImageStatus, Visibility};
 pub use instance::{Desired, Disk, Instance, InstanceType, Nic};
 pub use meta::{Labels, Meta, Resource, Timestamp, Value};
 pub use network::{Port, Subnet, Vpc};
-pub use quota::{
-    Amounts, Limited, NO_LIMIT, Quota, Shortage, default_limits, held_by_instance, held_by_volume,
-};
+pub use quota::{Amounts, Limited, NO_LIMIT, Quota, Shortage, default_limits, held_by_instance, held_by_volume};
 pub use volume::{Volume, VolumeStatus};

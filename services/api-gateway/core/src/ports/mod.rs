@@ -9,4 +9,6 @@ pub use backends::{
     NicSpec, PluggedPort, SlicePort, SliceSubnet, StorageBackend, StoredVolume, VolumeSpec, VpcSlice,
 };
 pub use images::{FetchError, ImageFile, ImageStore};
-pub use store::{Changes, Claim, Cursor, HeardAgent, Query, Store, StoreError, Tx, VpcSnapshot, WorkItem, WorkKind};
+pub use store::{
+    Changed, Changes, Claim, Cursor, HeardAgent, Query, Store, StoreError, Tx, VpcSnapshot, WorkItem, WorkKind,
+};

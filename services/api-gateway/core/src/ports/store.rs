@@ -5,9 +5,7 @@ use std::{future::Future, net::Ipv4Addr, time::Duration};
 use cloud_domain::{CloudId, HostId, ProjectId, SessionId, SubnetId, Vni, VpcId};
 use uuid::Uuid;
 
-use crate::model::{
-    AgentRole, Amounts, Event, NewEvent, Port, Quota, Resource, Shortage, Subnet, Timestamp, Value,
-};
+use crate::model::{AgentRole, Amounts, Event, NewEvent, Port, Quota, Resource, Shortage, Subnet, Timestamp, Value};
 
 /// Why the store did not do something.
 #[derive(Debug, thiserror::Error)]
@@ -117,11 +115,22 @@ pub struct VpcSnapshot {
     pub ports: Vec<Port>,
 }
 
+/// A row that was written, and when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changed<R> {
+    /// The row as it is now.
+    pub row: R,
+    /// The revision of the transaction that last wrote it.
+    pub revision: u64,
+    /// The revision of the transaction that made it; 0 where that was before revisions.
+    pub created: u64,
+}
+
 /// Rows that changed, deleted ones included, each in its latest state, in the order of their revisions.
 #[derive(Debug, Clone)]
 pub struct Changes<R> {
     /// The rows.
-    pub rows: Vec<R>,
+    pub rows: Vec<Changed<R>>,
     /// Nothing up to this revision is missing: ask for what comes after it.
     pub upto: u64,
 }
@@ -209,6 +218,9 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// The revision up to which all that was committed can be seen. Every write transaction has one of its own.
     fn revision(&self) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
+    /// The highest revision of which something was purged; 0: nothing was.
+    fn purged(&self) -> impl Future<Output = Result<u64, StoreError>> + Send;
+
     /// Rows of a kind that were written after a revision. About `limit` of them: never a part of one transaction's.
     fn changes<R: Resource>(
         &self,
@@ -216,12 +228,8 @@ pub trait Store: Clone + Send + Sync + 'static {
         limit: u32,
     ) -> impl Future<Output = Result<Changes<R>, StoreError>> + Send;
 
-    /// Events that were written after a transaction's revision, oldest first, and the revision up to which this is all.
-    fn events_after(
-        &self,
-        after: u64,
-        limit: u32,
-    ) -> impl Future<Output = Result<(Vec<Event>, u64), StoreError>> + Send;
+    /// Events that were written after a transaction's revision, oldest first; their revisions are those of transactions.
+    fn events_after(&self, after: u64, limit: u32) -> impl Future<Output = Result<Changes<Event>, StoreError>> + Send;
 
     /// Tells the other gateways on this database which agents were heard here, and answers with what all of them heard.
     fn share_agents(&self, heard: &[HeardAgent]) -> impl Future<Output = Result<Vec<HeardAgent>, StoreError>> + Send;
@@ -306,11 +314,8 @@ pub trait Tx: Send {
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Begins a new project's quota, with what it has from the start.
-    fn open_quota(
-        &mut self,
-        project: ProjectId,
-        used: &Amounts,
-    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+    fn open_quota(&mut self, project: ProjectId, used: &Amounts)
+    -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Claims all of these amounts of a project's quota, or none. `defaults` are the limits where the project has none of its own. Until the
     /// transaction ends no other one can claim or give back anything of it, and the project is not deleted: also where nothing is claimed.

@@ -11,8 +11,8 @@ use super::{
 use crate::{
     CoreError, Kind,
     model::{
-        Amounts, Caller, Desired, Disk, Image, ImageStatus, Instance, InstanceType, Labels, Limited, Meta, Nic, Port, Subnet, Timestamp,
-        Visibility, Volume, VolumeStatus, Vpc,
+        Amounts, Caller, Desired, Disk, Image, ImageStatus, Instance, InstanceType, Labels, Limited, Meta, Nic, Port,
+        Subnet, Timestamp, Visibility, Volume, VolumeStatus, Vpc,
     },
     ports::{Query, Store, Tx, WorkKind},
 };

@@ -19,6 +19,7 @@ mod quotas;
 mod registry;
 mod volumes;
 mod vpcs;
+mod watch;
 
 use std::{sync::Arc, time::Duration};
 
@@ -38,6 +39,7 @@ pub use quotas::{QuotaService, QuotaView};
 pub use registry::{AgentHealth, AgentRef, HostRegistry, HostState};
 pub use volumes::{NewVolume, VolumeService};
 pub use vpcs::{NewSubnet, NewVpc, VpcService};
+pub use watch::{ChangeKind, Told, Watch, WatchRequest, WatchService};
 
 use crate::{
     model::{Amounts, default_limits},
@@ -71,6 +73,10 @@ pub struct Settings {
     pub sweep_interval: Duration,
     /// The limits of projects that have none of their own; what is not named has none.
     pub quota: Amounts,
+    /// Watches that one API key may have open at a gateway.
+    pub watches_per_key: usize,
+    /// Batches of changes that wait for a watcher at most; one that falls further behind is disconnected.
+    pub watch_buffer: usize,
 }
 
 impl Default for Settings {
@@ -88,6 +94,8 @@ impl Default for Settings {
             import_timeout: Duration::from_secs(3600),
             sweep_interval: Duration::from_secs(30),
             quota: default_limits(),
+            watches_per_key: 100,
+            watch_buffer: 1024,
         }
     }
 }
@@ -119,6 +127,8 @@ pub struct Services<S> {
     pub audit: AuditService<S>,
     /// Events.
     pub events: EventService<S>,
+    /// Watching all of them.
+    pub watch: WatchService<S>,
 }
 
 impl<S: Store> Services<S> {
@@ -126,15 +136,29 @@ impl<S: Store> Services<S> {
     pub fn new(store: S, registry: Arc<HostRegistry>, images: Arc<dyn ImageStore>, settings: Settings) -> Self {
         let settings = Arc::new(settings);
         let cache = key_cache::KeyCache::new(store.is_exclusive());
+        let images = ImageService::new(store.clone(), images);
+        let vpcs = VpcService::new(store.clone(), Arc::clone(&settings));
+        let hosts = HostService::new(store.clone(), Arc::clone(&registry), Arc::clone(&settings));
+        let projects = ProjectService::new(store.clone(), cache.clone());
+        let watch = WatchService::new(
+            store.clone(),
+            Arc::clone(&registry),
+            &settings,
+            images.clone(),
+            vpcs.clone(),
+            projects.clone(),
+            hosts.clone(),
+        );
         Self {
-            instances: InstanceService::new(store.clone(), Arc::clone(&registry), Arc::clone(&settings)),
+            watch,
+            instances: InstanceService::new(store.clone(), registry, Arc::clone(&settings)),
             console: ConsoleService::new(store.clone(), Arc::clone(&settings)),
             volumes: VolumeService::new(store.clone(), Arc::clone(&settings)),
-            images: ImageService::new(store.clone(), images),
-            vpcs: VpcService::new(store.clone(), Arc::clone(&settings)),
-            hosts: HostService::new(store.clone(), registry, Arc::clone(&settings)),
+            images,
+            vpcs,
+            hosts,
             identity: IdentityService::new(store.clone(), cache.clone()),
-            projects: ProjectService::new(store.clone(), cache.clone()),
+            projects,
             api_keys: ApiKeyService::new(store.clone(), cache),
             quotas: QuotaService::new(store.clone(), settings),
             audit: AuditService::new(store.clone()),

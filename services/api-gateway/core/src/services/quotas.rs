@@ -42,9 +42,7 @@ pub(super) async fn claim<T: Tx>(
 ) -> Result<(), CoreError> {
     match tx.claim_quota(caller.project, amounts, &settings.quota).await? {
         Claim::Held => Ok(()),
-        Claim::Short(shortages) => {
-            Err(CoreError::QuotaExceeded { project: caller.project_name.clone(), shortages })
-        }
+        Claim::Short(shortages) => Err(CoreError::QuotaExceeded { project: caller.project_name.clone(), shortages }),
         Claim::NoProject => Err(CoreError::not_found(Kind::Project, &caller.project_name)),
     }
 }

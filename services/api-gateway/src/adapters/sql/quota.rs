@@ -17,11 +17,7 @@ fn signed(amount: u64) -> Result<i64, StoreError> {
     i64::try_from(amount).map_err(fault)
 }
 
-pub(super) async fn open(
-    connection: &mut AnyConnection,
-    project: ProjectId,
-    used: &Amounts,
-) -> Result<(), StoreError> {
+pub(super) async fn open(connection: &mut AnyConnection, project: ProjectId, used: &Amounts) -> Result<(), StoreError> {
     let mut sql = "INSERT INTO quotas (project_id".to_owned();
     used.keys().for_each(|of| sql += &format!(", {}_used", of.as_str()));
     sql += ") VALUES ($1";

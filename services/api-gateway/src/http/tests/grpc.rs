@@ -21,8 +21,8 @@ use super::fixture::{Answer, Cloud, KEY, PANIC};
 
 pub struct Served {
     pub address: Address,
-    _stop: DropGuard,
-    _task: AbortOnDropHandle<()>,
+    stop: DropGuard,
+    task: AbortOnDropHandle<()>,
 }
 
 pub async fn serve(cloud: &Cloud) -> Served {
@@ -32,7 +32,7 @@ pub async fn serve(cloud: &Cloud) -> Served {
     let (router, token) = (cloud.router.clone(), stop.clone());
     let task =
         tokio::spawn(async move { server::serve(listener, router, ServerOptions::default(), token).await.unwrap() });
-    Served { address, _stop: stop.drop_guard(), _task: AbortOnDropHandle::new(task) }
+    Served { address, stop: stop.drop_guard(), task: AbortOnDropHandle::new(task) }
 }
 
 impl Served {
@@ -40,7 +40,13 @@ impl Served {
         channel::connect_lazy(&self.address)
     }
 
-    fn grpc(&self) -> GrpcClient {
+    /// Shuts it down; what is open is drained meanwhile.
+    pub fn stop(self) {
+        drop(self.stop);
+        drop(self.task.detach());
+    }
+
+    pub fn grpc(&self) -> GrpcClient {
         GrpcClient::new(self.channel(), KEY).unwrap()
     }
 }

@@ -42,7 +42,8 @@ async fn grpc(cloud: &Cloud, key: &str, method: &str, message: &[u8]) -> u16 {
 }
 
 async fn made_key(cloud: &Cloud, project: &str, name: &str, role: &str) -> String {
-    let request = Request::post("/api-keys").header("authorization", format!("Bearer {KEY}")).header("x-project", project);
+    let request =
+        Request::post("/api-keys").header("authorization", format!("Bearer {KEY}")).header("x-project", project);
     let body = json!({"name": name, "role": role}).to_string();
     let answer = Answer::read(cloud.raw(request.body(Body::from(body)).unwrap()).await).await;
     assert_eq!(answer.status, 201, "{}", answer.json);
@@ -52,7 +53,10 @@ async fn made_key(cloud: &Cloud, project: &str, name: &str, role: &str) -> Strin
 fn methods() -> Vec<String> {
     let pool = DescriptorPool::decode(cloud_contracts::DESCRIPTORS).unwrap();
     let services = pool.services().filter(|s| s.package_name() == "cloud.v1").collect::<Vec<_>>();
-    services.iter().flat_map(|s| s.methods().map(|m| format!("{}/{}", s.full_name(), m.name())).collect::<Vec<_>>()).collect()
+    services
+        .iter()
+        .flat_map(|s| s.methods().map(|m| format!("{}/{}", s.full_name(), m.name())).collect::<Vec<_>>())
+        .collect()
 }
 
 #[test]
@@ -61,7 +65,8 @@ fn every_method_has_a_rule_and_every_rule_a_method() {
     let methods = methods();
     for method in &methods {
         let rule = rule(method).unwrap_or_else(|| panic!("{method} has no rule: add one to cloud_core::authorization"));
-        let roles = Role::ALL.map(|role| format!("{}={}", role.as_str(), if rule.access.allows(role) { "allowed" } else { "denied" }));
+        let roles = Role::ALL
+            .map(|role| format!("{}={}", role.as_str(), if rule.access.allows(role) { "allowed" } else { "denied" }));
         let changes = rule.changes.map_or("reads", |(_, action)| action);
         matrix += &format!("{method:60} {} {changes}\n", roles.join(" "));
         // What only looks has a name that says so, and the other way round.
@@ -90,7 +95,11 @@ async fn the_matrix_is_what_is_enforced_over_both_protocols() {
             let code = grpc(&cloud, key, &method, b"").await;
             assert_eq!(code != 7, allowed, "{method} as {}: {code}", role.as_str());
         }
-        for (verb, path, method) in cloud_contracts::rest::ROUTES.iter().chain(&[("POST", "/images:upload", "cloud.v1.ImageService/UploadImage")]) {
+        for (verb, path, method) in cloud_contracts::rest::ROUTES.iter().chain(&[(
+            "POST",
+            "/images:upload",
+            "cloud.v1.ImageService/UploadImage",
+        )]) {
             let path = path.split('/').map(|part| if part.starts_with('{') { "nonesuch" } else { part });
             let path = path.collect::<Vec<_>>().join("/");
             let allowed = rule(method).unwrap().access.allows(*role);
@@ -123,7 +132,8 @@ async fn another_projects_resource_is_not_found_in_every_method() {
     let cloud = Cloud::new().await;
     let upload = cloud.send("POST", "/images:upload?name=mine", vec![0; 4096]).await;
     assert_eq!(upload.status, 201, "{}", upload.json);
-    let instance = cloud.post("/instances", json!({"name": "web-01", "image": "mine", "instance_type": "tiny"})).await.json;
+    let instance =
+        cloud.post("/instances", json!({"name": "web-01", "image": "mine", "instance_type": "tiny"})).await.json;
     let volume = cloud.post("/volumes", json!({"name": "data", "size_gib": 1})).await.json;
     let key = cloud.get("/api-keys/admin").await.json;
     let vpc = cloud.get("/vpcs/default").await.json;
@@ -180,21 +190,23 @@ async fn another_projects_resource_is_not_found_in_every_method() {
     }
     let public = cloud.send("POST", "/images:upload?name=ours&visibility=PUBLIC", vec![0; 4096]).await;
     assert_eq!(public.status, 201);
-    for (field, value) in [
-        ("vpc", vpc["id"].clone()),
-        ("subnet", subnet["id"].clone()),
-        ("volumes", json!([{"volume": volume["id"]}])),
-    ] {
+    for (field, value) in
+        [("vpc", vpc["id"].clone()), ("subnet", subnet["id"].clone()), ("volumes", json!([{"volume": volume["id"]}]))]
+    {
         let mut body = json!({"name": "x", "image": "ours", "instance_type": "tiny"});
         body[field] = value;
         assert_eq!(as_key(&cloud, &admin, "POST", "/instances", &body).await.status, 404, "{body}");
     }
-    for (path, key) in [("/instances", "instances"), ("/volumes", "volumes"), ("/ports", "ports"), ("/events?kind=instance", "events")] {
+    for (path, key) in
+        [("/instances", "instances"), ("/volumes", "volumes"), ("/ports", "ports"), ("/events?kind=instance", "events")]
+    {
         let list = as_key(&cloud, &admin, "GET", path, &Value::Null).await.json;
         let foreign = list[key].as_array().unwrap().iter().find(|row| row["project"] != "second");
         assert!(foreign.is_none(), "{path}: {foreign:?}");
     }
-    let there = |name: &'static str| Request::get("/vpcs").header("authorization", format!("Bearer {admin}")).header("x-project", name);
+    let there = |name: &'static str| {
+        Request::get("/vpcs").header("authorization", format!("Bearer {admin}")).header("x-project", name)
+    };
     assert_eq!(cloud.raw(there("default").body(Body::empty()).unwrap()).await.status(), 404);
     // All of it is still there.
     assert_eq!(cloud.get("/volumes/data").await.json["etag"], volume["etag"]);
@@ -213,7 +225,8 @@ async fn keys_over_rest_show_their_secret_once() {
         assert_eq!(answer.status, 400, "{}", answer.json);
         assert!(answer.json["error"]["message"].as_str().unwrap().contains(field), "{}", answer.json);
     }
-    let made = cloud.post("/api-keys", json!({"name": "ci", "role": "VIEWER", "expires_at": "2999-01-01T00:00:00Z"})).await;
+    let made =
+        cloud.post("/api-keys", json!({"name": "ci", "role": "VIEWER", "expires_at": "2999-01-01T00:00:00Z"})).await;
     assert_eq!(made.status, 201, "{}", made.json);
     let secret = made.json["secret"].as_str().unwrap().to_owned();
     assert!(secret.starts_with(made.json["api_key"]["prefix"].as_str().unwrap()));
@@ -257,7 +270,12 @@ async fn a_quota_says_which_limit_by_how_much() {
     let cloud = Cloud::with_image().await;
     cloud.launch("web-01").await;
     let quota = cloud.send("PATCH", "/quotas/default", json!({"limits": {"instances": 1}}).to_string()).await;
-    assert_eq!((&quota.json["limits"]["instances"], &quota.json["used"]["instances"]), (&json!("1"), &json!("1")), "{}", quota.json);
+    assert_eq!(
+        (&quota.json["limits"]["instances"], &quota.json["used"]["instances"]),
+        (&json!("1"), &json!("1")),
+        "{}",
+        quota.json
+    );
     let refused = cloud.post("/instances", json!({"name": "web-02", "image": "tiny", "instance_type": "tiny"})).await;
     assert_eq!((refused.status.as_u16(), refused.json["error"]["status"].as_str()), (429, Some("RESOURCE_EXHAUSTED")));
     let details = refused.json["error"]["details"].as_array().unwrap();

@@ -8,3 +8,4 @@ mod golden;
 mod grpc;
 mod identity;
 mod surface;
+mod watch;
