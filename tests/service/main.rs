@@ -18,3 +18,4 @@ mod surface;
 mod tenants;
 mod traces;
 mod volumes;
+mod watching;

@@ -147,6 +147,14 @@ pub struct LimitArgs {
     /// How long a console URL works, in seconds.
     #[arg(long, env = "CLOUD_CONSOLE_TTL", value_name = "SECONDS", default_value_t = 600)]
     pub console_ttl: u64,
+    /// How many watches one API key may have open at a gateway.
+    #[arg(long, env = "CLOUD_WATCHES_PER_KEY", value_name = "COUNT", default_value_t = 100,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub watches_per_key: u32,
+    /// How many batches of changes may wait for a watcher; one that falls further behind is disconnected and resumes.
+    #[arg(long, env = "CLOUD_WATCH_BUFFER", value_name = "BATCHES", default_value_t = 1024,
+          value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub watch_buffer: u32,
     /// The largest packet of guests, in bytes: the hosts' own, less 50 for tunnels.
     #[arg(long, env = "CLOUD_GUEST_MTU", value_name = "BYTES", default_value_t = 1450,
           value_parser = clap::value_parser!(u32).range(1280..=65_000))]
@@ -202,6 +210,8 @@ impl Config {
             heartbeat_timeout: Duration::from_millis(limits.heartbeat_timeout_ms),
             console_ttl: Duration::from_secs(limits.console_ttl),
             mtu: limits.guest_mtu,
+            watches_per_key: limits.watches_per_key as usize,
+            watch_buffer: limits.watch_buffer as usize,
             import_timeout: Duration::from_secs(self.images.import_timeout),
             quota: default_limits().into_iter().chain(self.tenants.quota.iter().copied()).collect(),
             keep_deleted: Duration::from_secs(self.retention.keep_deleted),

@@ -5,7 +5,7 @@ mod common;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-pub use common::{Format, Labels, ListArgs, NameArg, Names, OutputArgs, ShowDeleted, WaitArgs, duration};
+pub use common::{Format, Labels, ListArgs, NameArg, Names, OutputArgs, ShowDeleted, WaitArgs, WatchArgs, duration};
 
 use crate::verbs::{api_key, event, image, instance, project, quota, subnet, volume, vpc};
 
@@ -121,6 +121,15 @@ pub enum LsShow {
     Show {
         #[command(flatten)]
         names: Names,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Prints them, then every change as it comes
+    Watch {
+        /// Only this one, by name or id
+        name: Option<String>,
+        #[command(flatten)]
+        args: WatchArgs,
         #[command(flatten)]
         output: OutputArgs,
     },

@@ -8,6 +8,7 @@ mod args;
 mod connect;
 mod context;
 mod error;
+mod following;
 mod output;
 mod progress;
 mod resources;

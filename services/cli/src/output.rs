@@ -1,6 +1,7 @@
 //! The one place that prints to stdout: tables for people, the REST API's JSON and the same as YAML for programs.
 
 pub mod human;
+mod lines;
 mod table;
 
 use std::{
@@ -14,7 +15,7 @@ use serde::{Serialize, Serializer, ser::SerializeMap};
 use crate::{
     args::Format,
     error::Error,
-    resources::{Resource, View},
+    resources::{Resource, View, follow::Follow},
 };
 pub use table::clean;
 
@@ -38,6 +39,11 @@ impl Output {
     /// A list, with the token that continues it.
     pub fn list<R: Resource>(&self, items: &[R], next_page_token: &str) -> Result<(), Error> {
         self.write(&self.list_text(items, next_page_token)?)
+    }
+
+    /// Changes as they come.
+    pub fn lines<R: Follow>(&self) -> lines::Lines<R> {
+        lines::Lines::new(*self)
     }
 
     /// The resources after a change: rows of a table, or a document each.

@@ -2,6 +2,7 @@
 
 mod api_key;
 mod event;
+pub mod follow;
 mod host;
 mod image;
 mod instance;

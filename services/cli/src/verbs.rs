@@ -15,6 +15,7 @@ pub mod subnet;
 mod version;
 pub mod volume;
 pub mod vpc;
+mod watch;
 
 use cloud_contracts::v1;
 
@@ -22,7 +23,7 @@ use crate::{
     args::{Cli, Command, Connection, LsShow, ShowDeleted},
     context::Context,
     error::Error,
-    resources::{Fetch, Listed},
+    resources::{Fetch, Listed, follow::Follow},
 };
 
 /// Does what was asked.
@@ -46,8 +47,11 @@ pub async fn run(cli: Cli) -> Result<(), Error> {
     }
 }
 
-/// `ls` and `show` of what cannot be changed from here.
-async fn look<R: Listed + Fetch<Scope = ()>>(connection: Connection, command: LsShow) -> Result<(), Error> {
+/// `ls`, `show` and `watch` of what cannot be changed from here.
+async fn look<R: Listed + Fetch<Scope = ()> + Follow<Of = ()>>(
+    connection: Connection,
+    command: LsShow,
+) -> Result<(), Error> {
     match command {
         LsShow::Ls { list, output } => {
             let context = Context::new(connection, output).await?;
@@ -56,6 +60,9 @@ async fn look<R: Listed + Fetch<Scope = ()>>(connection: Connection, command: Ls
         LsShow::Show { names, output } => {
             let context = Context::new(connection, output).await?;
             show::run::<R>(&context, &(), names).await
+        }
+        LsShow::Watch { name, args, output } => {
+            watch::run::<R>(&Context::new(connection, output).await?, (), name, args).await
         }
     }
 }

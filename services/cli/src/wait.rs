@@ -1,18 +1,22 @@
-//! Waits until a resource is what it shall become, by looking at it again and again.
+//! Waits until a resource is what it shall become, by watching it.
 //!
 //! A gateway that is away for a moment (restarted, say) ends no wait: what was asked is written down there and goes on.
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until, timeout_at};
-use tonic::{Code, Status};
+use tokio::time::{Instant, timeout_at};
+use tonic::Code;
 
-use crate::{connect::Cloud, error::Error, progress::Line, resources::Watched};
-
-/// The first pause between two looks.
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
-/// The longest.
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+use crate::{
+    connect::Cloud,
+    error::Error,
+    following::Following,
+    progress::Line,
+    resources::{
+        Fetch, Watched,
+        follow::{Begin, Follow},
+    },
+};
 
 /// What a look at the resource says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,10 +40,10 @@ pub struct Goal<J> {
     pub judge: J,
 }
 
-/// Looks at `seen` again until `goal`, or `deadline`. Answers with the last look.
+/// Watches `seen` until `goal`, or `deadline`. Answers with what was seen last.
 pub async fn until<R, J>(
     cloud: &Cloud,
-    scope: &R::Scope,
+    scope: &<R as Fetch>::Scope,
     seen: R,
     name: &str,
     goal: Goal<J>,
@@ -47,13 +51,13 @@ pub async fn until<R, J>(
     line: &Line,
 ) -> Result<R, Error>
 where
-    R: Watched,
+    R: Watched + Follow<Of = <R as Fetch>::Scope>,
     J: Fn(&R) -> Verdict,
 {
     let subject = format!("{} {name}", R::KIND);
-    let id = seen.id().to_owned();
+    let begin = Begin { id: seen.id().to_owned(), ..Begin::default() };
+    let mut following = Following::<R>::new(cloud, scope.clone(), begin);
     let mut seen = seen;
-    let mut pause = FIRST_PAUSE;
     loop {
         line.status(&seen.status_name());
         match (goal.judge)(&seen) {
@@ -64,33 +68,17 @@ where
             }
             Verdict::Pending => {}
         }
-        let late = |seen: &R| Error::Late {
-            subject: subject.clone(),
-            status: seen.status_name(),
-            reason: seen.status_reason().to_owned(),
-            waited: timeout,
-        };
-        let next = Instant::now() + pause;
-        if next >= deadline {
-            sleep_until(deadline).await;
-            return Err(late(&seen));
-        }
-        sleep_until(next).await;
-        pause = (pause * 5 / 4).min(LONGEST_PAUSE);
-        match timeout_at(deadline, R::fetch(cloud, scope, &id)).await {
-            Err(_) => return Err(late(&seen)),
-            Ok(Ok(now)) => seen = now,
+        let away = |_| line.status("the gateway does not answer; trying again");
+        match timeout_at(deadline, following.next(away)).await {
+            Err(_) => {
+                let (status, reason) = (seen.status_name(), seen.status_reason().to_owned());
+                return Err(Error::Late { subject, status, reason, waited: timeout });
+            }
+            Ok(Ok(told)) => seen = told.item.unwrap_or(seen),
             Ok(Err(status)) if status.code() == Code::NotFound && goal.or_gone => return Ok(seen),
-            Ok(Err(status)) if is_passing(&status) => line.status("the gateway does not answer; trying again"),
             Ok(Err(status)) => return Err(Error::refused(subject)(status)),
         }
     }
-}
-
-/// Whether it may go well the next time.
-fn is_passing(status: &Status) -> bool {
-    // A connection that broke under a call is UNKNOWN or CANCELLED with tonic, depending on how far the call was.
-    matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Unknown | Code::Cancelled)
 }
 
 /// A goal that is over as soon as the resource is in ERROR.

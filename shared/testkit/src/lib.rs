@@ -6,6 +6,7 @@ pub mod grpc;
 pub mod process;
 pub mod rest;
 pub mod sim;
+pub mod sse;
 pub mod wait;
 
 pub use grpc::GrpcClient;

@@ -12,6 +12,8 @@ use hyper_util::{
 };
 use serde_json::Value;
 
+use crate::sse::SseStream;
+
 /// How long an answer may take; longer than the gateway's own deadline for a stop.
 const DEADLINE: Duration = Duration::from_secs(75);
 
@@ -122,6 +124,23 @@ impl RestClient {
     /// No answer.
     pub async fn get(&self, path: &str) -> anyhow::Result<Answer> {
         self.send(Method::GET, path, None, Bytes::new()).await
+    }
+
+    /// GET of Server-Sent Events, after the event with this id where there is one. Where the answer is no stream, the answer.
+    ///
+    /// # Errors
+    /// No answer.
+    pub async fn events(&self, path: &str, last_event_id: &str) -> anyhow::Result<Result<SseStream, Answer>> {
+        let mut request = Request::get(format!("{}{path}", self.base));
+        if let Some(headers) = request.headers_mut() {
+            headers.extend(self.headers.clone());
+        }
+        if !last_event_id.is_empty() {
+            request = request.header("last-event-id", last_event_id);
+        }
+        let answer = self.client.request(request.body(Full::new(Bytes::new()))?);
+        let answer = tokio::time::timeout(DEADLINE, answer).await;
+        SseStream::of(answer.with_context(|| format!("no answer to {path} in time"))??).await
     }
 
     /// POST of JSON.

@@ -101,10 +101,12 @@ pub const RULES: &[Rule] = &[
     change("cloud.v1.ProjectService/CreateProject", Role::Operator, Kind::Project, "project.create"),
     read("cloud.v1.ProjectService/GetProject", Role::Viewer),
     read("cloud.v1.ProjectService/ListProjects", Role::Viewer),
+    read("cloud.v1.ProjectService/WatchProjects", Role::Viewer),
     change("cloud.v1.ProjectService/DeleteProject", Role::Operator, Kind::Project, "project.delete"),
     change("cloud.v1.ApiKeyService/CreateApiKey", Role::Admin, Kind::ApiKey, "api-key.create"),
     read("cloud.v1.ApiKeyService/GetApiKey", Role::Admin),
     read("cloud.v1.ApiKeyService/ListApiKeys", Role::Admin),
+    read("cloud.v1.ApiKeyService/WatchApiKeys", Role::Admin),
     change("cloud.v1.ApiKeyService/RevokeApiKey", Role::Admin, Kind::ApiKey, "api-key.revoke"),
     change("cloud.v1.ApiKeyService/RotateApiKey", Role::Admin, Kind::ApiKey, "api-key.rotate"),
     read("cloud.v1.QuotaService/GetQuota", Role::Viewer),
@@ -118,6 +120,7 @@ pub const RULES: &[Rule] = &[
     change("cloud.v1.ImageService/DeleteImage", Role::Member, Kind::Image, "image.delete"),
     read("cloud.v1.InstanceTypeService/GetInstanceType", Role::Viewer),
     read("cloud.v1.InstanceTypeService/ListInstanceTypes", Role::Viewer),
+    read("cloud.v1.InstanceTypeService/WatchInstanceTypes", Role::Viewer),
     change(
         "cloud.v1.InstanceTypeService/CreateInstanceType",
         Role::Operator,
@@ -153,6 +156,7 @@ pub const RULES: &[Rule] = &[
     change("cloud.v1.PortService/CreatePort", Role::Member, Kind::Port, "port.create"),
     read("cloud.v1.PortService/GetPort", Role::Viewer),
     read("cloud.v1.PortService/ListPorts", Role::Viewer),
+    read("cloud.v1.PortService/WatchPorts", Role::Viewer),
     change("cloud.v1.PortService/UpdatePort", Role::Member, Kind::Port, "port.update"),
     change("cloud.v1.PortService/DeletePort", Role::Member, Kind::Port, "port.delete"),
     change(
@@ -207,5 +211,6 @@ pub const RULES: &[Rule] = &[
     change("cloud.v1.SubnetService/CreateSubnet", Role::Member, Kind::Subnet, "subnet.create"),
     read("cloud.v1.SubnetService/GetSubnet", Role::Viewer),
     read("cloud.v1.SubnetService/ListSubnets", Role::Viewer),
+    read("cloud.v1.SubnetService/WatchSubnets", Role::Viewer),
     change("cloud.v1.SubnetService/DeleteSubnet", Role::Member, Kind::Subnet, "subnet.delete"),
 ];

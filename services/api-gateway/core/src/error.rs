@@ -140,6 +140,12 @@ pub enum CoreError {
     /// It goes on, and did not end in time.
     #[error("{0}")]
     Deadline(String),
+    /// A watch cannot go on from its resume token.
+    #[error("{0}")]
+    CannotResume(String),
+    /// The consumer of a watch does not keep up.
+    #[error("changes came faster than they were taken: watch again with the last resume token")]
+    TooSlow,
     /// Something the call needs does not answer now.
     #[error("{message}")]
     Unavailable {

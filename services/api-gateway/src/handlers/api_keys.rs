@@ -9,10 +9,11 @@ use cloud_core::{
     ports::Store,
     services::{NewApiKey, Services},
 };
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, codegen::BoxStream};
 
 use super::{
     error,
+    watch::{answer, watch_request},
     wire::{caller, moment, page_of, time},
 };
 
@@ -45,6 +46,16 @@ impl<S: Store> ApiKeyService for ApiKeys<S> {
         let page = self.0.api_keys.list(&caller, &page_of!(request, live)).await.map_err(error::status)?;
         let api_keys = page.rows.into_iter().map(wire).collect();
         Ok(Response::new(v1::ListApiKeysResponse { api_keys, next_page_token: page.next }))
+    }
+
+    async fn watch_api_keys(
+        &self,
+        request: Request<v1::WatchApiKeysRequest>,
+    ) -> Result<Response<BoxStream<v1::WatchApiKeysResponse>>, Status> {
+        let (caller, watch) =
+            (caller(&request)?, watch_request(&request, &request.get_ref().resume_token, &request.get_ref().id));
+        let watch = self.0.watch.api_keys(&caller, &watch).await.map_err(error::status)?;
+        Ok(answer!(watch, WatchApiKeysResponse, api_key, wire))
     }
 
     async fn revoke_api_key(&self, request: Request<v1::RevokeApiKeyRequest>) -> Result<Response<v1::ApiKey>, Status> {

@@ -39,6 +39,8 @@ pub(crate) fn service_error(error: CoreError) -> ServiceError {
         CoreError::Denied(_) => plain(Code::PermissionDenied, "PERMISSION_DENIED"),
         CoreError::Unauthenticated(_) => plain(Code::Unauthenticated, "UNAUTHENTICATED"),
         CoreError::Deadline(_) => plain(Code::DeadlineExceeded, "DEADLINE_EXCEEDED"),
+        CoreError::CannotResume(message) => ServiceError::out_of_range("CANNOT_RESUME", message),
+        CoreError::TooSlow => plain(Code::Aborted, "TOO_SLOW"),
         CoreError::Unavailable { message } => ServiceError::unavailable("UNAVAILABLE", message),
         CoreError::Internal(source) => ServiceError::internal(source),
     }

@@ -6,10 +6,11 @@ use cloud_core::{
     ports::Store,
     services::{EventFilter, Services},
 };
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, codegen::BoxStream};
 
 use super::{
     error,
+    watch::{answer, watch_request},
     wire::{caller, page_of, time},
 };
 
@@ -27,6 +28,17 @@ impl<S: Store> EventService for Events<S> {
         let page = self.0.events.list(&caller, &filter, &page_of!(request, live)).await.map_err(error::status)?;
         let events = page.rows.into_iter().map(|row| wire(row, &caller)).collect();
         Ok(Response::new(v1::ListEventsResponse { events, next_page_token: page.next }))
+    }
+
+    async fn watch_events(
+        &self,
+        request: Request<v1::WatchEventsRequest>,
+    ) -> Result<Response<BoxStream<v1::WatchEventsResponse>>, Status> {
+        let (caller, watch) = (caller(&request)?, watch_request(&request, &request.get_ref().resume_token, ""));
+        let request = request.into_inner();
+        let filter = EventFilter { kind: request.kind, resource: request.resource_id };
+        let watch = self.0.watch.events(&caller, filter, &watch).await.map_err(error::status)?;
+        Ok(answer!(watch, WatchEventsResponse, event, move |row| wire(row, &caller)))
     }
 }
 

@@ -5,10 +5,11 @@ use cloud_core::{
     ports::Store,
     services::{AgentHealth, HostState, HostView, Services},
 };
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, codegen::BoxStream};
 
 use super::{
     error,
+    watch::{answer, watch_request},
     wire::{caller, count, page_of, time},
 };
 
@@ -31,6 +32,16 @@ impl<S: Store> HostService for Hosts<S> {
         let page = self.0.hosts.list(&caller, &page_of!(request, live)).await.map_err(error::status)?;
         let hosts = page.rows.into_iter().map(wire).collect();
         Ok(Response::new(v1::ListHostsResponse { hosts, next_page_token: page.next }))
+    }
+
+    async fn watch_hosts(
+        &self,
+        request: Request<v1::WatchHostsRequest>,
+    ) -> Result<Response<BoxStream<v1::WatchHostsResponse>>, Status> {
+        let (caller, watch) =
+            (caller(&request)?, watch_request(&request, &request.get_ref().resume_token, &request.get_ref().id));
+        let watch = self.0.watch.hosts(&caller, &watch).await.map_err(error::status)?;
+        Ok(answer!(watch, WatchHostsResponse, host, wire))
     }
 }
 

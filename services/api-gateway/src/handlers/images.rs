@@ -17,11 +17,12 @@ use cloud_rest::Subject;
 use cloud_service_kit::ServiceError;
 use futures::{Stream, StreamExt};
 use tokio::time::timeout;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming, codegen::BoxStream};
 use tracing::Instrument;
 
 use super::{
     RequestLog, error,
+    watch::{answer, watch_request},
     wire::{caller, page_of, signed, time},
 };
 use crate::adapters::images::DirectoryImages;
@@ -158,6 +159,16 @@ impl<S: Store> ImageService for Images<S> {
         let page = self.services.images.list(&caller, &page_of!(request)).await.map_err(error::status)?;
         let images = page.rows.into_iter().map(wire).collect();
         Ok(Response::new(v1::ListImagesResponse { images, next_page_token: page.next }))
+    }
+
+    async fn watch_images(
+        &self,
+        request: Request<v1::WatchImagesRequest>,
+    ) -> Result<Response<BoxStream<v1::WatchImagesResponse>>, Status> {
+        let (caller, watch) =
+            (caller(&request)?, watch_request(&request, &request.get_ref().resume_token, &request.get_ref().id));
+        let watch = self.services.watch.images(&caller, &watch).await.map_err(error::status)?;
+        Ok(answer!(watch, WatchImagesResponse, image, wire))
     }
 
     async fn delete_image(&self, request: Request<v1::DeleteImageRequest>) -> Result<Response<v1::Image>, Status> {

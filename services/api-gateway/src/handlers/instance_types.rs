@@ -2,10 +2,11 @@
 
 use cloud_contracts::v1::{self, instance_type_service_server::InstanceTypeService};
 use cloud_core::{model::InstanceType, ports::Store, services::Services};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, codegen::BoxStream};
 
 use super::{
     error,
+    watch::{answer, watch_request},
     wire::{caller, page_of},
 };
 
@@ -32,6 +33,16 @@ impl<S: Store> InstanceTypeService for InstanceTypes<S> {
         let page = self.0.instances.instance_types(&page_of!(request, live)).await.map_err(error::status)?;
         let instance_types = page.rows.into_iter().map(wire).collect();
         Ok(Response::new(v1::ListInstanceTypesResponse { instance_types, next_page_token: page.next }))
+    }
+
+    async fn watch_instance_types(
+        &self,
+        request: Request<v1::WatchInstanceTypesRequest>,
+    ) -> Result<Response<BoxStream<v1::WatchInstanceTypesResponse>>, Status> {
+        let (caller, watch) =
+            (caller(&request)?, watch_request(&request, &request.get_ref().resume_token, &request.get_ref().id));
+        let watch = self.0.watch.instance_types(&caller, &watch).await.map_err(error::status)?;
+        Ok(answer!(watch, WatchInstanceTypesResponse, instance_type, wire))
     }
 }
 

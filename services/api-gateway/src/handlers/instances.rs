@@ -14,6 +14,7 @@ use tonic::{Request, Response, Status, Streaming, codegen::BoxStream};
 
 use super::{
     Consoles, console, error,
+    watch::{answer, watch_request},
     wire::{caller, instance_status, page_of, time},
 };
 
@@ -77,6 +78,20 @@ impl<S: Store> InstanceService for Instances<S> {
         let page = self.services.instances.list(&caller, &page_of!(request)).await.map_err(error::status)?;
         let instances = page.rows.into_iter().map(|row| self.wire(row)).collect();
         Ok(Response::new(v1::ListInstancesResponse { instances, next_page_token: page.next }))
+    }
+
+    async fn watch_instances(
+        &self,
+        request: Request<v1::WatchInstancesRequest>,
+    ) -> Result<Response<BoxStream<v1::WatchInstancesResponse>>, Status> {
+        let (caller, watch) =
+            (caller(&request)?, watch_request(&request, &request.get_ref().resume_token, &request.get_ref().id));
+        let watch = self.services.watch.instances(&caller, &watch).await.map_err(error::status)?;
+        let instances = self.services.instances.clone();
+        Ok(answer!(watch, WatchInstancesResponse, instance, move |row| {
+            let reachable = instances.host_reachable(&row);
+            wire(row, reachable)
+        }))
     }
 
     async fn start_instance(

@@ -20,6 +20,7 @@ mod subnets;
 mod unbuilt;
 mod volumes;
 mod vpcs;
+mod watch;
 mod wire;
 
 pub use agent_hosts::AgentHosts;

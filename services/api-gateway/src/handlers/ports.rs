@@ -2,10 +2,11 @@
 
 use cloud_contracts::v1::{self, port_service_server::PortService};
 use cloud_core::{model::Port, ports::Store, services::Services};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, codegen::BoxStream};
 
 use super::{
     error,
+    watch::{answer, watch_request},
     wire::{caller, page_of, time},
 };
 
@@ -28,6 +29,16 @@ impl<S: Store> PortService for Ports<S> {
         let page = self.0.vpcs.list_ports(&caller, &page_of!(request, live)).await.map_err(error::status)?;
         let ports = page.rows.into_iter().map(wire).collect();
         Ok(Response::new(v1::ListPortsResponse { ports, next_page_token: page.next }))
+    }
+
+    async fn watch_ports(
+        &self,
+        request: Request<v1::WatchPortsRequest>,
+    ) -> Result<Response<BoxStream<v1::WatchPortsResponse>>, Status> {
+        let (caller, watch) =
+            (caller(&request)?, watch_request(&request, &request.get_ref().resume_token, &request.get_ref().id));
+        let watch = self.0.watch.ports(&caller, &watch).await.map_err(error::status)?;
+        Ok(answer!(watch, WatchPortsResponse, port, wire))
     }
 }
 

@@ -2,10 +2,11 @@
 
 use cloud_contracts::v1::{self, project_service_server::ProjectService};
 use cloud_core::{model::Project, ports::Store, services::Services};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, codegen::BoxStream};
 
 use super::{
     error,
+    watch::{answer, watch_request},
     wire::{caller, page_of, time},
 };
 
@@ -46,6 +47,16 @@ impl<S: Store> ProjectService for Projects<S> {
         let page = self.0.projects.list(&caller, &page_of!(request, live)).await.map_err(error::status)?;
         let projects = page.rows.into_iter().map(wire).collect();
         Ok(Response::new(v1::ListProjectsResponse { projects, next_page_token: page.next }))
+    }
+
+    async fn watch_projects(
+        &self,
+        request: Request<v1::WatchProjectsRequest>,
+    ) -> Result<Response<BoxStream<v1::WatchProjectsResponse>>, Status> {
+        let (caller, watch) =
+            (caller(&request)?, watch_request(&request, &request.get_ref().resume_token, &request.get_ref().id));
+        let watch = self.0.watch.projects(&caller, &watch).await.map_err(error::status)?;
+        Ok(answer!(watch, WatchProjectsResponse, project, wire))
     }
 }
 

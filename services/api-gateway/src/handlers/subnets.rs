@@ -6,10 +6,11 @@ use cloud_core::{
     ports::Store,
     services::{NewSubnet, Services},
 };
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, codegen::BoxStream};
 
 use super::{
     error,
+    watch::{answer, watch_request},
     wire::{caller, page_of, time},
 };
 
@@ -46,6 +47,16 @@ impl<S: Store> SubnetService for Subnets<S> {
         let page = self.0.vpcs.list_subnets(&caller, &vpc, &page_of!(request)).await.map_err(error::status)?;
         let subnets = page.rows.into_iter().map(wire).collect();
         Ok(Response::new(v1::ListSubnetsResponse { subnets, next_page_token: page.next }))
+    }
+
+    async fn watch_subnets(
+        &self,
+        request: Request<v1::WatchSubnetsRequest>,
+    ) -> Result<Response<BoxStream<v1::WatchSubnetsResponse>>, Status> {
+        let (caller, watch) =
+            (caller(&request)?, watch_request(&request, &request.get_ref().resume_token, &request.get_ref().id));
+        let watch = self.0.watch.subnets(&caller, &request.get_ref().vpc, &watch).await.map_err(error::status)?;
+        Ok(answer!(watch, WatchSubnetsResponse, subnet, wire))
     }
 
     async fn delete_subnet(&self, request: Request<v1::DeleteSubnetRequest>) -> Result<Response<v1::Subnet>, Status> {

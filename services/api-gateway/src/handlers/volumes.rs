@@ -6,10 +6,11 @@ use cloud_core::{
     ports::Store,
     services::{NewVolume, Services},
 };
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, codegen::BoxStream};
 
 use super::{
     error,
+    watch::{answer, watch_request},
     wire::{caller, page_of, time},
 };
 
@@ -39,6 +40,16 @@ impl<S: Store> VolumeService for Volumes<S> {
         let page = self.0.volumes.list(&caller, &page_of!(request)).await.map_err(error::status)?;
         let volumes = page.rows.into_iter().map(wire).collect();
         Ok(Response::new(v1::ListVolumesResponse { volumes, next_page_token: page.next }))
+    }
+
+    async fn watch_volumes(
+        &self,
+        request: Request<v1::WatchVolumesRequest>,
+    ) -> Result<Response<BoxStream<v1::WatchVolumesResponse>>, Status> {
+        let (caller, watch) =
+            (caller(&request)?, watch_request(&request, &request.get_ref().resume_token, &request.get_ref().id));
+        let watch = self.0.watch.volumes(&caller, &watch).await.map_err(error::status)?;
+        Ok(answer!(watch, WatchVolumesResponse, volume, wire))
     }
 
     async fn delete_volume(&self, request: Request<v1::DeleteVolumeRequest>) -> Result<Response<v1::Volume>, Status> {

@@ -6,10 +6,11 @@ use cloud_core::{
     ports::Store,
     services::{NewVpc, Services},
 };
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, codegen::BoxStream};
 
 use super::{
     error,
+    watch::{answer, watch_request},
     wire::{caller, page_of, time},
 };
 
@@ -36,6 +37,16 @@ impl<S: Store> VpcService for Vpcs<S> {
         let page = self.0.vpcs.list(&caller, &page_of!(request)).await.map_err(error::status)?;
         let vpcs = page.rows.into_iter().map(wire).collect();
         Ok(Response::new(v1::ListVpcsResponse { vpcs, next_page_token: page.next }))
+    }
+
+    async fn watch_vpcs(
+        &self,
+        request: Request<v1::WatchVpcsRequest>,
+    ) -> Result<Response<BoxStream<v1::WatchVpcsResponse>>, Status> {
+        let (caller, watch) =
+            (caller(&request)?, watch_request(&request, &request.get_ref().resume_token, &request.get_ref().id));
+        let watch = self.0.watch.vpcs(&caller, &watch).await.map_err(error::status)?;
+        Ok(answer!(watch, WatchVpcsResponse, vpc, wire))
     }
 
     async fn delete_vpc(&self, request: Request<v1::DeleteVpcRequest>) -> Result<Response<v1::Vpc>, Status> {

@@ -15,7 +15,7 @@ use cloud_core::{
     CoreError,
     model::{Caller, Host, Role},
     ports::{Query, Store},
-    services::{HostRegistry, IdentityService},
+    services::{HostRegistry, IdentityService, WatchService},
 };
 use cloud_service_kit::{
     ServiceError,
@@ -24,7 +24,7 @@ use cloud_service_kit::{
     service::error_response,
 };
 use http::header;
-use prometheus::{GaugeVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{GaugeVec, IntCounter, IntGauge, IntGaugeVec, Opts, Registry};
 use tonic::Status;
 
 use super::{auth, rest_response};
@@ -39,6 +39,8 @@ pub struct Gauges {
     host_up: IntGaugeVec,
     capacity: GaugeVec,
     used: GaugeVec,
+    watches: IntGaugeVec,
+    too_slow: IntCounter,
 }
 
 #[derive(Clone)]
@@ -46,6 +48,7 @@ struct Scrape<S> {
     identity: IdentityService<S>,
     registry: Arc<HostRegistry>,
     store: S,
+    watch: WatchService<S>,
     metrics: Metrics,
     gauges: Gauges,
     one_at_a_time: Arc<tokio::sync::Mutex<()>>,
@@ -55,10 +58,12 @@ pub(super) fn router<S: Store>(
     identity: IdentityService<S>,
     registry: Arc<HostRegistry>,
     store: S,
+    watch: WatchService<S>,
     metrics: &Metrics,
 ) -> Result<Router, prometheus::Error> {
     let gauges = Gauges::register(metrics.registry())?;
-    let scrape = Scrape { identity, registry, store, metrics: metrics.clone(), gauges, one_at_a_time: Arc::default() };
+    let scrape =
+        Scrape { identity, registry, store, watch, metrics: metrics.clone(), gauges, one_at_a_time: Arc::default() };
     Ok(Router::new().route("/metrics", get(answer::<S>)).with_state(scrape))
 }
 
@@ -82,6 +87,8 @@ impl Gauges {
                 "host_used",
                 "What is promised of a host: vcpus, memory_bytes; what its pools hold: pool_bytes.",
             )?,
+            watches: IntGaugeVec::new(Opts::new("watches", "Watches that are open, by what they watch."), &["kind"])?,
+            too_slow: IntCounter::new("watches_too_slow_total", "Watches that ended because changes came too fast.")?,
         };
         registry.register(Box::new(this.work_due.clone()))?;
         registry.register(Box::new(this.work_age.clone()))?;
@@ -89,6 +96,8 @@ impl Gauges {
         registry.register(Box::new(this.host_up.clone()))?;
         registry.register(Box::new(this.capacity.clone()))?;
         registry.register(Box::new(this.used.clone()))?;
+        registry.register(Box::new(this.watches.clone()))?;
+        registry.register(Box::new(this.too_slow.clone()))?;
         Ok(this)
     }
 }
@@ -135,6 +144,10 @@ impl<S: Store> Scrape<S> {
         for (status, count) in self.store.instances_by_status().await? {
             gauges.instances.with_label_values(&[&status]).set(i64::try_from(count).unwrap_or(i64::MAX));
         }
+        for (kind, count) in self.watch.open() {
+            gauges.watches.with_label_values(&[kind]).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+        gauges.too_slow.inc_by(self.watch.too_slow().saturating_sub(gauges.too_slow.get()));
         gauges.host_up.reset();
         gauges.capacity.reset();
         gauges.used.reset();

@@ -119,7 +119,8 @@ impl<S: Store> PublicApi<S> {
             .add_service(self.readiness.grpc(SERVICES.map(str::to_owned).to_vec()));
         let open = open.into_axum_router().reset_fallback().layer(GrpcWebLayer::new());
         let console = console::router(self.services.clone(), self.consoles).layer(panic::rest());
-        let metrics = metrics::router(self.services.identity, self.registry, self.store, &self.metrics)?;
+        let metrics =
+            metrics::router(self.services.identity, self.registry, self.store, self.services.watch, &self.metrics)?;
         let router =
             grpc.merge(rest).merge(open).merge(console).merge(metrics).merge(self.readiness.router()).merge(openapi());
         Ok(layers::apply(service::with_fallbacks(router), &self.metrics))

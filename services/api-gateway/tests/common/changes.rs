@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use cloud_core::{
     model::{Event, Labels, Meta, Project, Volume, VolumeStatus},
-    ports::{Changes, Store, Tx},
+    ports::{Changed, Changes, Store, Tx},
     services::NewVolume,
 };
 use cloud_domain::ProjectId;
@@ -50,12 +50,12 @@ async fn nothing_that_is_committed_is_missed(c: &Cloud) {
         }
         let Changes { rows, upto } = c.store.changes::<Volume>(after, 7).await.unwrap();
         assert!(upto >= after, "what is told never goes back");
-        for row in rows {
+        for Changed { row, .. } in rows {
             let before = seen.insert(row.meta.id, row.clone());
             assert!(before.is_none_or(|b| b.meta.version < row.meta.version), "told twice: {row:?}");
         }
-        let (new, upto_event) = c.store.events_after(after_event, 7).await.unwrap();
-        events.extend(new);
+        let Changes { rows, upto: upto_event } = c.store.events_after(after_event, 7).await.unwrap();
+        events.extend(rows.into_iter().map(|changed| changed.row));
         let idle = upto == after && upto_event == after_event;
         (after, after_event) = (upto, upto_event);
         if ended && slow.is_none() && idle && round > 3 {

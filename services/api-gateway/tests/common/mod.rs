@@ -5,6 +5,7 @@ mod identity;
 mod lists;
 mod requests;
 mod retention;
+mod watch;
 
 use std::{sync::Arc, time::Duration};
 
@@ -124,6 +125,7 @@ pub async fn all(store: SqlStore) {
     identity::all(&c).await;
     requests::all(&c).await;
     lists::all(&c).await;
+    watch::all(&c).await;
     retention::all(&c).await;
 }
 

@@ -91,6 +91,14 @@ pub struct ListArgs {
     pub page_token: String,
 }
 
+/// What `watch` takes.
+#[derive(Debug, Clone, Default, Args)]
+pub struct WatchArgs {
+    /// Go on after this: a `resume_token` of `-o json`
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "TOKEN")]
+    pub resume_token: String,
+}
+
 /// `--show-deleted`.
 #[derive(Debug, Clone, Copy, Default, Args)]
 pub struct ShowDeleted {

@@ -7,9 +7,9 @@ use cloud_contracts::v1::{ApiKey, CreateApiKeyRequest, RotateApiKeyRequest, api_
 use prost_types::Timestamp;
 use serde::Serialize;
 
-use super::{ls, rm, show};
+use super::{ls, rm, show, watch};
 use crate::{
-    args::{Connection, ListArgs, NameArg, Names, OutputArgs, ShowDeleted, duration},
+    args::{Connection, ListArgs, NameArg, Names, OutputArgs, ShowDeleted, WatchArgs, duration},
     connect::ask,
     context::Context,
     error::Error,
@@ -34,6 +34,15 @@ pub enum Command {
     Show {
         #[command(flatten)]
         names: Names,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Prints them, then every change as it comes
+    Watch {
+        /// Only this one, by name or id
+        name: Option<String>,
+        #[command(flatten)]
+        args: WatchArgs,
         #[command(flatten)]
         output: OutputArgs,
     },
@@ -107,6 +116,9 @@ pub async fn run(connection: Connection, command: Command) -> Result<(), Error> 
         }
         Command::Show { names, output } => {
             show::run::<ApiKey>(&Context::new(connection, output).await?, &(), names).await
+        }
+        Command::Watch { name, args, output } => {
+            watch::run::<ApiKey>(&Context::new(connection, output).await?, (), name, args).await
         }
         Command::Revoke { names, output } => {
             rm::run::<ApiKey>(&Context::new(connection, output).await?, &(), names).await

@@ -6,9 +6,9 @@ mod upload;
 use clap::Subcommand;
 use cloud_contracts::v1::Image;
 
-use super::{ls, rm, show};
+use super::{ls, rm, show, watch};
 use crate::{
-    args::{Connection, ListArgs, Names, OutputArgs, ShowDeleted, WaitArgs},
+    args::{Connection, ListArgs, Names, OutputArgs, ShowDeleted, WaitArgs, WatchArgs},
     context::Context,
     error::Error,
 };
@@ -37,6 +37,15 @@ pub enum Command {
         #[command(flatten)]
         output: OutputArgs,
     },
+    /// Prints them, then every change as it comes
+    Watch {
+        /// Only this one, by name or id
+        name: Option<String>,
+        #[command(flatten)]
+        args: WatchArgs,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
     /// Deletes one or several; instances made from them keep running
     #[command(visible_alias = "delete")]
     Rm {
@@ -55,6 +64,9 @@ pub async fn run(connection: Connection, command: Command) -> Result<(), Error> 
         Command::Import(args) => import::run(connection, *args).await,
         Command::Ls { list, deleted, output } => {
             ls::run::<Image>(&Context::new(connection, output).await?, list, deleted).await
+        }
+        Command::Watch { name, args, output } => {
+            watch::run::<Image>(&Context::new(connection, output).await?, (), name, args).await
         }
         Command::Show { names, output } => {
             show::run::<Image>(&Context::new(connection, output).await?, &(), names).await

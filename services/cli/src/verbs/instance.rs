@@ -11,9 +11,9 @@ mod url;
 use clap::{Args, Subcommand};
 use cloud_contracts::v1::Instance;
 
-use super::{ls, rm, show};
+use super::{ls, rm, show, watch};
 use crate::{
-    args::{Connection, ListArgs, Names, OutputArgs, ShowDeleted, WaitArgs},
+    args::{Connection, ListArgs, Names, OutputArgs, ShowDeleted, WaitArgs, WatchArgs},
     context::Context,
     error::Error,
 };
@@ -39,6 +39,15 @@ pub enum Command {
     Show {
         #[command(flatten)]
         names: Names,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Prints them, then every change as it comes
+    Watch {
+        /// Only this one, by name or id
+        name: Option<String>,
+        #[command(flatten)]
+        args: WatchArgs,
         #[command(flatten)]
         output: OutputArgs,
     },
@@ -76,6 +85,9 @@ pub async fn run(connection: Connection, command: Command) -> Result<(), Error> 
         Command::Launch(args) => launch::run(connection, *args).await,
         Command::Ls { list, deleted, output } => {
             ls::run::<Instance>(&Context::new(connection, output).await?, list, deleted).await
+        }
+        Command::Watch { name, args, output } => {
+            watch::run::<Instance>(&Context::new(connection, output).await?, (), name, args).await
         }
         Command::Show { names, output } => {
             show::run::<Instance>(&Context::new(connection, output).await?, &(), names).await

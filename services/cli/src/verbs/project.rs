@@ -3,9 +3,9 @@
 use clap::{Args, Subcommand};
 use cloud_contracts::v1::{CreateProjectRequest, Project};
 
-use super::{ls, rm, show};
+use super::{ls, rm, show, watch};
 use crate::{
-    args::{Connection, Labels, ListArgs, NameArg, Names, OutputArgs, ShowDeleted},
+    args::{Connection, Labels, ListArgs, NameArg, Names, OutputArgs, ShowDeleted, WatchArgs},
     connect::ask,
     context::Context,
     error::Error,
@@ -29,6 +29,15 @@ pub enum Command {
     Show {
         #[command(flatten)]
         names: Names,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Prints them, then every change as it comes
+    Watch {
+        /// Only this one, by name or id
+        name: Option<String>,
+        #[command(flatten)]
+        args: WatchArgs,
         #[command(flatten)]
         output: OutputArgs,
     },
@@ -62,6 +71,9 @@ pub async fn run(connection: Connection, command: Command) -> Result<(), Error> 
         }
         Command::Show { names, output } => {
             show::run::<Project>(&Context::new(connection, output).await?, &(), names).await
+        }
+        Command::Watch { name, args, output } => {
+            watch::run::<Project>(&Context::new(connection, output).await?, (), name, args).await
         }
         Command::Rm { names, output } => rm::run::<Project>(&Context::new(connection, output).await?, &(), names).await,
     }

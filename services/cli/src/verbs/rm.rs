@@ -7,7 +7,7 @@ use crate::{
     args::{Names, WaitArgs},
     context::Context,
     error::Error,
-    resources::{Delete, Watched},
+    resources::{Delete, Fetch, Watched, follow::Follow},
     wait,
 };
 
@@ -22,9 +22,9 @@ pub async fn run<R: Delete>(context: &Context, scope: &R::Scope, names: Names) -
 }
 
 /// Deletes what takes a while to go, and waits for it where that was asked.
-pub async fn run_watched<R: Delete + Watched>(
+pub async fn run_watched<R: Delete + Watched + Follow<Of = <R as Fetch>::Scope>>(
     context: &Context,
-    scope: &R::Scope,
+    scope: &<R as Fetch>::Scope,
     names: Names,
     args: WaitArgs,
 ) -> Result<(), Error> {

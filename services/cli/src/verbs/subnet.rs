@@ -3,9 +3,9 @@
 use clap::{Args, Subcommand};
 use cloud_contracts::v1::{CreateSubnetRequest, Subnet, Vpc};
 
-use super::{ls, rm, show};
+use super::{ls, rm, show, watch};
 use crate::{
-    args::{Connection, Labels, ListArgs, NameArg, Names, OutputArgs, ShowDeleted},
+    args::{Connection, Labels, ListArgs, NameArg, Names, OutputArgs, ShowDeleted, WatchArgs},
     connect::ask,
     context::Context,
     error::Error,
@@ -36,6 +36,17 @@ pub enum Command {
         vpc: InVpc,
         #[command(flatten)]
         names: Names,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Prints those of a VPC, then every change as it comes
+    Watch {
+        #[command(flatten)]
+        vpc: InVpc,
+        /// Only this one, by name or id
+        name: Option<String>,
+        #[command(flatten)]
+        args: WatchArgs,
         #[command(flatten)]
         output: OutputArgs,
     },
@@ -88,6 +99,10 @@ pub async fn run(connection: Connection, command: Command) -> Result<(), Error> 
         Command::Show { vpc, names, output } => {
             let context = Context::new(connection, output).await?;
             show::run::<Subnet>(&context, &vpc.resolve(&context).await?, names).await
+        }
+        Command::Watch { vpc, name, args, output } => {
+            let context = Context::new(connection, output).await?;
+            watch::run::<Subnet>(&context, vpc.resolve(&context).await?, name, args).await
         }
         Command::Rm { vpc, names, output } => {
             let context = Context::new(connection, output).await?;

@@ -4,9 +4,9 @@ use clap::{Args, Subcommand};
 use cloud_contracts::v1::{CreateVolumeRequest, Volume, volume::Status as State};
 use tokio::time::Instant;
 
-use super::{ls, rm, show};
+use super::{ls, rm, show, watch};
 use crate::{
-    args::{Connection, Labels, ListArgs, NameArg, Names, OutputArgs, ShowDeleted, WaitArgs},
+    args::{Connection, Labels, ListArgs, NameArg, Names, OutputArgs, ShowDeleted, WaitArgs, WatchArgs},
     connect::ask,
     context::Context,
     error::Error,
@@ -33,6 +33,15 @@ pub enum Command {
     Show {
         #[command(flatten)]
         names: Names,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Prints them, then every change as it comes
+    Watch {
+        /// Only this one, by name or id
+        name: Option<String>,
+        #[command(flatten)]
+        args: WatchArgs,
         #[command(flatten)]
         output: OutputArgs,
     },
@@ -70,6 +79,9 @@ pub async fn run(connection: Connection, command: Command) -> Result<(), Error> 
         Command::Create(args) => create(connection, args).await,
         Command::Ls { list, deleted, output } => {
             ls::run::<Volume>(&Context::new(connection, output).await?, list, deleted).await
+        }
+        Command::Watch { name, args, output } => {
+            watch::run::<Volume>(&Context::new(connection, output).await?, (), name, args).await
         }
         Command::Show { names, output } => {
             show::run::<Volume>(&Context::new(connection, output).await?, &(), names).await

@@ -3,9 +3,9 @@
 use clap::{Args, Subcommand};
 use cloud_contracts::v1::{CreateVpcRequest, Vpc};
 
-use super::{ls, rm, show};
+use super::{ls, rm, show, watch};
 use crate::{
-    args::{Connection, Labels, ListArgs, NameArg, Names, OutputArgs, ShowDeleted},
+    args::{Connection, Labels, ListArgs, NameArg, Names, OutputArgs, ShowDeleted, WatchArgs},
     connect::ask,
     context::Context,
     error::Error,
@@ -31,6 +31,15 @@ pub enum Command {
     Show {
         #[command(flatten)]
         names: Names,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Prints them, then every change as it comes
+    Watch {
+        /// Only this one, by name or id
+        name: Option<String>,
+        #[command(flatten)]
+        args: WatchArgs,
         #[command(flatten)]
         output: OutputArgs,
     },
@@ -64,6 +73,9 @@ pub async fn run(connection: Connection, command: Command) -> Result<(), Error> 
         Command::Create(args) => create(connection, args).await,
         Command::Ls { list, deleted, output } => {
             ls::run::<Vpc>(&Context::new(connection, output).await?, list, deleted).await
+        }
+        Command::Watch { name, args, output } => {
+            watch::run::<Vpc>(&Context::new(connection, output).await?, (), name, args).await
         }
         Command::Show { names, output } => show::run::<Vpc>(&Context::new(connection, output).await?, &(), names).await,
         Command::Rm { names, output } => rm::run::<Vpc>(&Context::new(connection, output).await?, &(), names).await,

@@ -19,7 +19,7 @@ async fn launch_answers_while_it_starts() {
     assert!(ended.stdout.starts_with("NAME   STATUS    TYPE "), "{}", ended.stdout);
     assert!(ended.stdout.contains("\ndb-01  STARTING  small"), "{}", ended.stdout);
     assert_eq!(ended.stderr, "");
-    assert!(gateway.calls("get").is_empty(), "nothing was to be waited for");
+    assert!(gateway.calls("watch").is_empty(), "nothing was to be waited for");
 }
 
 #[tokio::test]
@@ -44,7 +44,8 @@ async fn launch_waits_until_it_runs() {
     let ended = Run::on(&gateway, "instance launch db-01 --image tiny --wait -o json").end().await.with(0);
     assert_eq!(ended.json()["status"], "RUNNING");
     assert_eq!(ended.stderr, "instance db-01: STARTING\ninstance db-01: RUNNING\n");
-    assert_eq!(gateway.calls("get").len(), 3);
+    assert_eq!(gateway.calls("watch").len(), 1, "it is told, and does not ask");
+    assert!(gateway.calls("get").is_empty());
 }
 
 #[tokio::test]
@@ -75,10 +76,10 @@ async fn launch_gives_up_after_its_timeout() {
 async fn a_wait_outlives_a_gateway_that_is_away() {
     let gateway = Fake::start().await;
     gateway.script([instance("db-01", State::Starting), instance("db-01", State::Running)]);
-    gateway.fail("get", status(Code::Unavailable, "restarting"));
-    gateway.fail("get", status(Code::Unknown, "transport error"));
+    gateway.fail("watch", status(Code::Unavailable, "restarting"));
+    gateway.fail("watch", status(Code::Unknown, "transport error"));
     Run::on(&gateway, "instance launch db-01 --image tiny --wait").end().await.with(0);
-    assert_eq!(gateway.calls("get").len(), 3);
+    assert_eq!(gateway.calls("watch").len(), 3);
 }
 
 #[tokio::test]
@@ -137,7 +138,7 @@ async fn rm_waits_until_it_is_gone() {
     assert!(ended.stdout.contains("DELETED"), "{}", ended.stdout);
 
     gateway.script([deleting()]);
-    gateway.fail("get", status(Code::NotFound, "instance `a` not found"));
+    gateway.fail("watch", status(Code::NotFound, "instance `a` not found"));
     Run::on(&gateway, "instance rm a --wait").end().await.with(0);
 }
 
@@ -148,7 +149,7 @@ async fn reboot_waits_for_the_next_version() {
     gateway.script([version("2"), version("2"), version("2"), version("3")]);
     let ended = Run::on(&gateway, "instance reboot a --wait -o json").end().await.with(0);
     assert_eq!(ended.json()["etag"], "3");
-    assert_eq!(gateway.calls("get").len(), 3);
+    assert_eq!(gateway.calls("watch").len(), 1);
 }
 
 #[tokio::test]

@@ -26,6 +26,8 @@ pub struct MethodOptions {
     pub resume_field: String,
     /// The response field that is an event's id.
     pub event_id_field: String,
+    /// The response field that is an event's type.
+    pub event_type_field: String,
     /// Needs no credentials.
     pub unauthenticated: bool,
     /// Answers calls that repeat an earlier one itself.
@@ -46,6 +48,7 @@ impl MethodOptions {
             not_built: flag("not_built"),
             resume_field: text(&message, "resume_field"),
             event_id_field: text(&message, "event_id_field"),
+            event_type_field: text(&message, "event_type_field"),
             unauthenticated: flag("unauthenticated"),
             replays_itself: flag("replays_itself"),
         }

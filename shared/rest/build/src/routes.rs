@@ -62,15 +62,21 @@ fn write_route(out: &mut String, service: &Service, method: &Method, route: &Rou
     let input = method.descriptor.input();
     let call = snake(method.descriptor.name());
     let serve = if method.descriptor.is_server_streaming() {
+        let output = method.descriptor.output();
         let id = match method.options.event_id_field.as_str() {
             "" => "None".to_owned(),
-            field => format!(
-                "Some(|m: &{}| m.{}.as_str())",
-                names.message(&method.descriptor.output()),
-                string_field(&method.descriptor.output(), field)?
-            ),
+            field => format!("Some(|m: &{}| m.{}.as_str())", names.message(&output), string_field(&output, field)?),
         };
-        format!("::cloud_rest::server_stream(config, &BINDING, request, {id}, ")
+        let kind = match method.options.event_type_field.as_str() {
+            "" => "None".to_owned(),
+            field => {
+                let getter = enum_field(&output, field)?;
+                format!("Some(|m: &{}| m.{getter}().as_str_name())", names.message(&output))
+            }
+        };
+        format!(
+            "::cloud_rest::server_stream(config, &BINDING, request, ::cloud_rest::EventFields {{ id: {id}, kind: {kind} }}, "
+        )
     } else {
         "::cloud_rest::unary(config, &BINDING, request, ".to_owned()
     };
@@ -116,6 +122,17 @@ fn string_field(message: &MessageDescriptor, name: &str) -> Result<String> {
     let plain =
         field.kind() == Kind::String && !field.is_list() && !has_option(&field) && field.containing_oneof().is_none();
     ensure!(plain && !name.contains('.'), "`{name}` of {} is not a plain string", message.full_name());
+    Ok(snake(name))
+}
+
+/// The getter of an enum field without presence.
+fn enum_field(message: &MessageDescriptor, name: &str) -> Result<String> {
+    let field = api::field(message, name)?;
+    let plain = matches!(field.kind(), Kind::Enum(_))
+        && !field.is_list()
+        && !has_option(&field)
+        && field.containing_oneof().is_none();
+    ensure!(plain && !name.contains('.'), "`{name}` of {} is not a plain enum", message.full_name());
     Ok(snake(name))
 }
 

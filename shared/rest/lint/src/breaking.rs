@@ -1,6 +1,8 @@
 //! What a contract may not change once it is released: whatever a client of the released one, over gRPC or REST,
 //! would notice. Adding is free; a method or field that was not built may still be built differently over REST, as
 //! nobody could use it.
+use std::collections::HashSet;
+
 use cloud_rest_build::{
     json::{has_option, oneof},
     options::{FieldRules, HttpRule, MethodOptions, http_rules, output_only, required},
@@ -12,7 +14,11 @@ use prost_reflect::{
 /// What `new` breaks of the packages of `old`, each with the full name of what it is about.
 #[must_use]
 pub fn breaking(old: &DescriptorPool, new: &DescriptorPool, packages: &[&str]) -> Vec<String> {
-    let mut broken = Broken(Vec::new());
+    // Nobody could send the request of a method that was not built.
+    let methods = old.services().flat_map(|service| service.methods().collect::<Vec<_>>());
+    let unsent = methods.filter(|method| MethodOptions::read(method).not_built);
+    let unsent = unsent.map(|method| method.input().full_name().to_owned()).collect();
+    let mut broken = Broken { problems: Vec::new(), unsent };
     for message in old.all_messages().filter(|m| packages.contains(&m.package_name()) && !m.is_map_entry()) {
         match new.get_message_by_name(message.full_name()) {
             Some(now) => broken.message(&message, &now),
@@ -31,14 +37,18 @@ pub fn breaking(old: &DescriptorPool, new: &DescriptorPool, packages: &[&str]) -
             None => broken.add(service.full_name(), "was removed"),
         }
     }
-    broken.0
+    broken.problems
 }
 
-struct Broken(Vec<String>);
+struct Broken {
+    problems: Vec<String>,
+    /// Requests of methods that were not built.
+    unsent: HashSet<String>,
+}
 
 impl Broken {
     fn add(&mut self, name: &str, what: impl AsRef<str>) {
-        self.0.push(format!("{name} {}", what.as_ref()));
+        self.problems.push(format!("{name} {}", what.as_ref()));
     }
 
     fn changed(&mut self, name: &str, what: &str, old: &str, new: &str) {
@@ -78,7 +88,7 @@ impl Broken {
         }
         let (before, now) = (FieldRules::read(old), FieldRules::read(new));
         // What nobody could set may be ruled anew.
-        if before.not_built {
+        if before.not_built || self.unsent.contains(old.parent_message().full_name()) {
             return;
         }
         if now.not_built {

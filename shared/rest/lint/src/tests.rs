@@ -300,6 +300,10 @@ fn adding_is_free_and_so_is_what_was_not_built() {
         ("{not_built: true, max_len: 9}", "{max_len: 4}"),
         ("{min: 1, max: 10}", "{min: 0}"),
         ("  // Its id.\n", "  // Another comment.\n"),
+        (
+            "message DropThingRequest {\n  // Which.\n  string id = 1 [(google.api.field_behavior) = REQUIRED]",
+            "message DropThingRequest {\n  // Which.\n  string id = 1 [(cloud.options.v1.rules) = {not_built: true}]",
+        ),
     ];
     for (from, to) in cases {
         assert_eq!(breaking(&pool(GOOD), &changed(from, to), &["t.v1"]), Vec::<String>::new(), "{to}");

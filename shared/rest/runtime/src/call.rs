@@ -6,7 +6,12 @@ use futures::Stream;
 use serde::{Serialize, de::DeserializeOwned};
 use tonic::{Request, Response, Status, metadata::MetadataMap};
 
-use crate::{binding::Binding, config::Config, decode, respond, sse};
+use crate::{
+    binding::Binding,
+    config::Config,
+    decode, respond,
+    sse::{self, EventFields},
+};
 
 async fn request<M>(config: &Config, binding: &Binding<M>, request: HttpRequest) -> Result<Request<M>, HttpResponse>
 where
@@ -49,12 +54,12 @@ where
     respond::tagged(response, binding.method)
 }
 
-/// Serves a route whose method answers with a stream: as Server-Sent Events, whose ids `id` reads from messages.
+/// Serves a route whose method answers with a stream: as Server-Sent Events, whose ids and types are read from messages.
 pub async fn server_stream<M, R, S, F, Fut>(
     config: Arc<Config>,
     binding: &'static Binding<M>,
     http: HttpRequest,
-    id: Option<fn(&R) -> &str>,
+    fields: EventFields<R>,
     call: F,
 ) -> HttpResponse
 where
@@ -69,7 +74,7 @@ where
         Err(response) => return response,
     };
     let response = match call(request).await {
-        Ok(response) => sse::stream(config, response, id),
+        Ok(response) => sse::stream(config, response, fields),
         Err(status) => respond::failure(&config, &status, None),
     };
     respond::tagged(response, binding.method)

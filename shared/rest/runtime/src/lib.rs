@@ -36,5 +36,6 @@ pub use failure::{ERROR_DOMAIN, not_built};
 pub use fallback::with_fallbacks;
 pub use once::{Begun, Call, IDEMPOTENCY_KEY, Pending, REPLAYED, Repeat, Requests, not_replayed, once};
 pub use respond::{RpcMethod, error_response};
+pub use sse::EventFields;
 pub use subject::Subject;
 pub use validate::{At, Checker, Validate, Violation, check, invalid};

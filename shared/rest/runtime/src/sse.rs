@@ -15,8 +15,24 @@ use crate::{
     respond::{add_headers, error_body},
 };
 
+/// What of a message is not only in an event's data.
+pub struct EventFields<R> {
+    /// The event's id: what `Last-Event-ID` says when the stream is resumed. An empty one leaves the last one standing.
+    pub id: Option<fn(&R) -> &str>,
+    /// The event's type.
+    pub kind: Option<fn(&R) -> &'static str>,
+}
+
+impl<R> Clone for EventFields<R> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<R> Copy for EventFields<R> {}
+
 /// One event per message; an error is a last event called `error`, as a stream ends after its first error.
-pub(crate) fn stream<R, S>(config: Arc<Config>, response: Response<S>, id: Option<fn(&R) -> &str>) -> HttpResponse
+pub(crate) fn stream<R, S>(config: Arc<Config>, response: Response<S>, fields: EventFields<R>) -> HttpResponse
 where
     R: Serialize + 'static,
     S: Stream<Item = Result<R, Status>> + Send + 'static,
@@ -24,7 +40,7 @@ where
     let (metadata, messages, extensions) = response.into_parts();
     let keep_alive = KeepAlive::new().interval(config.keep_alive).text("keep-alive");
     let events = messages.scan(false, move |ended, item| {
-        let event = (!*ended).then(|| match item.and_then(|message| event(&message, id)) {
+        let event = (!*ended).then(|| match item.and_then(|message| event(&message, fields)) {
             Ok(event) => event,
             Err(status) => {
                 *ended = true;
@@ -42,12 +58,15 @@ where
     http
 }
 
-fn event<R: Serialize>(message: &R, id: Option<fn(&R) -> &str>) -> Result<Event, Status> {
+fn event<R: Serialize>(message: &R, fields: EventFields<R>) -> Result<Event, Status> {
     let json = serde_json::to_string(message);
     let json = json.map_err(|error| Status::internal(format!("cannot write the event: {error}")))?;
-    let event = Event::default().data(json);
+    let event = match fields.kind {
+        Some(kind) => Event::default().event(kind(message)).data(json),
+        None => Event::default().data(json),
+    };
     // An id with a line break or NUL in it would not be an id; axum refuses it by panic.
-    match id.map(|id| id(message)).filter(|id| !id.is_empty() && !id.contains(['\r', '\n', '\0'])) {
+    match fields.id.map(|id| id(message)).filter(|id| !id.is_empty() && !id.contains(['\r', '\n', '\0'])) {
         Some(id) => Ok(event.id(id)),
         None => Ok(event),
     }

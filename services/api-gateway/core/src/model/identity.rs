@@ -84,9 +84,16 @@ impl ApiKey {
     /// Whether the secret with this hash opens at this moment.
     #[must_use]
     pub fn opens(&self, hash: &str, now: Timestamp) -> bool {
-        let lives =
-            self.revoked_at.is_none() && self.meta.deleted_at.is_none() && self.expires_at.is_none_or(|at| at > now);
-        lives && (hash == self.hash || self.old.as_ref().is_some_and(|old| old.hash == hash && old.ends_at > now))
+        let lives = self.revoked_at.is_none() && self.meta.deleted_at.is_none();
+        let known = hash == self.hash || self.old.as_ref().is_some_and(|old| old.hash == hash);
+        lives && known && self.ends_at(hash).is_none_or(|at| at > now)
+    }
+
+    /// When the secret with this hash opens no more, as things stand; none: never.
+    #[must_use]
+    pub fn ends_at(&self, hash: &str) -> Option<Timestamp> {
+        let old = self.old.as_ref().filter(|old| hash != self.hash && old.hash == hash);
+        self.expires_at.into_iter().chain(old.map(|old| old.ends_at)).min()
     }
 }
 
@@ -101,6 +108,8 @@ resource!(ApiKey, ApiKey, "api_keys", |row| {
 pub struct Caller {
     /// The key.
     pub key: ApiKeyId,
+    /// The hash of the secret that was shown.
+    pub hash: String,
     /// The key's name.
     pub key_name: String,
     /// What the key may do.

@@ -10,5 +10,6 @@ pub use backends::{
 };
 pub use images::{FetchError, ImageFile, ImageStore};
 pub use store::{
-    Changes, Claim, Cursor, EventQuery, HeardAgent, Key, Query, Store, StoreError, Tx, VpcSnapshot, WorkItem, WorkKind,
+    Changed, Changes, Claim, Cursor, EventQuery, HeardAgent, Key, Query, Store, StoreError, Tx, VpcSnapshot, WorkItem,
+    WorkKind,
 };

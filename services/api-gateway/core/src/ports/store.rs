@@ -156,11 +156,22 @@ pub struct VpcSnapshot {
     pub ports: Vec<Port>,
 }
 
+/// A row that was written, and when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changed<R> {
+    /// The row as it is now.
+    pub row: R,
+    /// The revision of the transaction that last wrote it.
+    pub revision: u64,
+    /// The revision of the transaction that made it; 0 where that was before revisions.
+    pub created: u64,
+}
+
 /// Rows that changed, deleted ones included, each in its latest state, in the order of their revisions.
 #[derive(Debug, Clone)]
 pub struct Changes<R> {
     /// The rows.
-    pub rows: Vec<R>,
+    pub rows: Vec<Changed<R>>,
     /// Nothing up to this revision is missing: ask for what comes after it.
     pub upto: u64,
 }
@@ -255,6 +266,9 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// The revision up to which all that was committed can be seen. Every write transaction has one of its own.
     fn revision(&self) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
+    /// The highest revision of which something was purged; 0: nothing was.
+    fn purged(&self) -> impl Future<Output = Result<u64, StoreError>> + Send;
+
     /// Rows of a kind that were written after a revision. About `limit` of them: never a part of one transaction's.
     fn changes<R: Resource>(
         &self,
@@ -262,12 +276,8 @@ pub trait Store: Clone + Send + Sync + 'static {
         limit: u32,
     ) -> impl Future<Output = Result<Changes<R>, StoreError>> + Send;
 
-    /// Events that were written after a transaction's revision, oldest first, and the revision up to which this is all.
-    fn events_after(
-        &self,
-        after: u64,
-        limit: u32,
-    ) -> impl Future<Output = Result<(Vec<Event>, u64), StoreError>> + Send;
+    /// Events that were written after a transaction's revision, oldest first; their revisions are those of transactions.
+    fn events_after(&self, after: u64, limit: u32) -> impl Future<Output = Result<Changes<Event>, StoreError>> + Send;
 
     /// Tells the other gateways on this database which agents were heard here, and answers with what all of them heard.
     fn share_agents(&self, heard: &[HeardAgent]) -> impl Future<Output = Result<Vec<HeardAgent>, StoreError>> + Send;

@@ -58,7 +58,7 @@ async fn share<S: Store>(context: &Context<S>, known: &mut u64) -> Result<(), St
         return Ok(());
     }
     let Changes { rows, upto } = context.store.changes::<Host>(*known, HOSTS).await?;
-    rows.iter().for_each(|host| context.registry.learn(host));
+    rows.iter().for_each(|host| context.registry.learn(&host.row));
     *known = upto;
     for heard in context.store.share_agents(&context.registry.heard()).await? {
         context.registry.told(heard);

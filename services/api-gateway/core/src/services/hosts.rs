@@ -229,7 +229,8 @@ impl<S: Store> HostService<S> {
         Ok(Page { rows, next: found.next })
     }
 
-    async fn view(&self, row: Host) -> Result<HostView, CoreError> {
+    /// A host's row with what is known beside it.
+    pub(super) async fn view(&self, row: Host) -> Result<HostView, CoreError> {
         let (state, reason) = self.registry.state(row.id());
         let (vcpus_used, memory_used_mib) = self.store.capacity_used(row.id()).await?;
         let instances = self.store.count::<Instance>("host_id", &row.id().to_string()).await?;

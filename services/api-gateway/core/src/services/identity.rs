@@ -77,6 +77,7 @@ impl<S: Store> IdentityService<S> {
         };
         Ok(Caller {
             key: key.meta.id.into(),
+            hash,
             key_name: key.meta.name.clone(),
             role: key.role,
             project: id,

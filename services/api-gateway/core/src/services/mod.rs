@@ -20,6 +20,7 @@ mod registry;
 mod requests;
 mod volumes;
 mod vpcs;
+mod watch;
 
 use std::{sync::Arc, time::Duration};
 
@@ -40,6 +41,7 @@ pub use registry::{AgentHealth, AgentRef, HostRegistry, HostState};
 pub use requests::{Known, RequestService};
 pub use volumes::{NewVolume, VolumeService};
 pub use vpcs::{NewSubnet, NewVpc, VpcService};
+pub use watch::{ChangeKind, Told, Watch, WatchRequest, WatchService};
 
 use crate::{
     model::{Amounts, default_limits},
@@ -81,6 +83,10 @@ pub struct Settings {
     pub keep_events: Duration,
     /// How often what was kept long enough is purged.
     pub purge_interval: Duration,
+    /// Watches that one API key may have open at a gateway.
+    pub watches_per_key: usize,
+    /// Batches of changes that wait for a watcher at most; one that falls further behind is disconnected.
+    pub watch_buffer: usize,
 }
 
 impl Default for Settings {
@@ -102,6 +108,8 @@ impl Default for Settings {
             keep_deleted: Duration::from_secs(30 * 24 * 3600),
             keep_events: Duration::from_secs(90 * 24 * 3600),
             purge_interval: Duration::from_secs(600),
+            watches_per_key: 100,
+            watch_buffer: 1024,
         }
     }
 }
@@ -135,6 +143,8 @@ pub struct Services<S> {
     pub events: EventService<S>,
     /// Request ids.
     pub requests: RequestService<S>,
+    /// Watching all of them.
+    pub watch: WatchService<S>,
 }
 
 impl<S: Store> Services<S> {
@@ -142,16 +152,30 @@ impl<S: Store> Services<S> {
     pub fn new(store: S, registry: Arc<HostRegistry>, images: Arc<dyn ImageStore>, settings: Settings) -> Self {
         let settings = Arc::new(settings);
         let cache = key_cache::KeyCache::new(store.is_exclusive());
+        let images = ImageService::new(store.clone(), images);
+        let vpcs = VpcService::new(store.clone(), Arc::clone(&settings));
+        let hosts = HostService::new(store.clone(), Arc::clone(&registry), Arc::clone(&settings));
+        let projects = ProjectService::new(store.clone(), cache.clone());
+        let watch = WatchService::new(
+            store.clone(),
+            Arc::clone(&registry),
+            &settings,
+            images.clone(),
+            vpcs.clone(),
+            projects.clone(),
+            hosts.clone(),
+        );
         Self {
-            instances: InstanceService::new(store.clone(), Arc::clone(&registry), Arc::clone(&settings)),
+            watch,
+            instances: InstanceService::new(store.clone(), registry, Arc::clone(&settings)),
             console: ConsoleService::new(store.clone(), Arc::clone(&settings)),
             volumes: VolumeService::new(store.clone(), Arc::clone(&settings)),
-            images: ImageService::new(store.clone(), images),
             requests: RequestService::new(store.clone(), &settings),
-            vpcs: VpcService::new(store.clone(), Arc::clone(&settings)),
-            hosts: HostService::new(store.clone(), registry, Arc::clone(&settings)),
+            images,
+            vpcs,
+            hosts,
             identity: IdentityService::new(store.clone(), cache.clone()),
-            projects: ProjectService::new(store.clone(), cache.clone()),
+            projects,
             api_keys: ApiKeyService::new(store.clone(), cache),
             quotas: QuotaService::new(store.clone(), settings),
             audit: AuditService::new(store.clone()),

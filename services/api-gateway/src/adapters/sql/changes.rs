@@ -15,7 +15,7 @@
 
 use cloud_core::{
     model::{Event, Resource},
-    ports::{Changes, StoreError},
+    ports::{Changed, Changes, StoreError},
 };
 use sqlx::{Any, AssertSqlSafe, Row, any::AnyRow, pool::PoolConnection};
 
@@ -51,20 +51,38 @@ pub(super) async fn revision(store: &SqlStore) -> Result<u64, StoreError> {
 
 pub(super) async fn rows<R: Resource>(store: &SqlStore, after: u64, limit: u32) -> Result<Changes<R>, StoreError> {
     let sql = format!(
-        "SELECT body, revision FROM {} WHERE revision > $1 AND revision <= $2 ORDER BY revision LIMIT $3",
+        "SELECT body, revision, created_revision FROM {} WHERE revision > $1 AND revision <= $2 ORDER BY revision LIMIT $3",
         R::TABLE
     );
     let revision = |row: &AnyRow| row.try_get(1).map_err(from_sqlx);
     let (found, upto) = read_up(store, &sql, i64::try_from(after).map_err(fault)?, limit, revision, |r| r).await?;
-    Ok(Changes { rows: found.iter().map(rows::body).collect::<Result<_, _>>()?, upto: unsigned(upto)? })
+    let changed = |row: &AnyRow| {
+        let created = unsigned(row.try_get(2).map_err(from_sqlx)?)?;
+        Ok(Changed { row: rows::body(row)?, revision: unsigned(revision(row)?)?, created })
+    };
+    Ok(Changes { rows: found.iter().map(changed).collect::<Result<_, StoreError>>()?, upto: unsigned(upto)? })
 }
 
-pub(super) async fn events(store: &SqlStore, after: u64, limit: u32) -> Result<(Vec<Event>, u64), StoreError> {
+pub(super) async fn events(store: &SqlStore, after: u64, limit: u32) -> Result<Changes<Event>, StoreError> {
     let sql = format!("{} WHERE revision >= $1 AND revision < $2 ORDER BY revision LIMIT $3", read::EVENTS);
     let revision = |row: &AnyRow| Ok(row.try_get::<i64, _>(0).map_err(from_sqlx)? / event_revision(1));
     let after = i64::try_from(after).map_err(fault)?;
     let (found, upto) = read_up(store, &sql, after, limit, revision, |r| event_revision(r + 1)).await?;
-    Ok((found.iter().map(read::event).collect::<Result<_, _>>()?, unsigned(upto)?))
+    let changed = |row: &AnyRow| {
+        let revision = unsigned(revision(row)?)?;
+        Ok(Changed { row: read::event(row)?, revision, created: revision })
+    };
+    Ok(Changes { rows: found.iter().map(changed).collect::<Result<_, StoreError>>()?, upto: unsigned(upto)? })
+}
+
+/// The highest revision of which something was purged: the purge writes it down.
+pub(super) async fn purged(store: &SqlStore) -> Result<u64, StoreError> {
+    let mut reader = reader(store).await?;
+    let query = sqlx::query("SELECT value FROM meta WHERE name = 'purged'");
+    match query.fetch_optional(&mut *reader).await.map_err(from_sqlx)? {
+        Some(row) => row.try_get::<&str, _>(0).map_err(from_sqlx)?.parse().map_err(fault),
+        None => Ok(0),
+    }
 }
 
 /// Runs a statement with bounds `after` and the watermark, both as `bound` writes them. Cut between two revisions where there are more

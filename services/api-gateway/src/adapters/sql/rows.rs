@@ -112,11 +112,11 @@ pub(super) async fn insert<R: Resource>(
     revision: i64,
 ) -> Result<(), StoreError> {
     let mut sql = format!(
-        "INSERT INTO {} (id, project_id, name, version, created_at, updated_at, deleted_at, body, revision",
+        "INSERT INTO {} (id, project_id, name, version, created_at, updated_at, deleted_at, body, revision, created_revision",
         R::TABLE
     );
     R::COLUMNS.iter().for_each(|c| sql += &format!(", {c}"));
-    sql += ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9";
+    sql += ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9";
     (0..R::COLUMNS.len()).for_each(|i| sql += &format!(", ${}", i + 10));
     sql += ")";
     let meta = row.meta();

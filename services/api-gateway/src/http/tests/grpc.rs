@@ -21,8 +21,8 @@ use super::fixture::{Answer, Cloud, KEY, PANIC};
 
 pub struct Served {
     pub address: Address,
-    _stop: DropGuard,
-    _task: AbortOnDropHandle<()>,
+    stop: DropGuard,
+    task: AbortOnDropHandle<()>,
 }
 
 pub async fn serve(cloud: &Cloud) -> Served {
@@ -32,12 +32,18 @@ pub async fn serve(cloud: &Cloud) -> Served {
     let (router, token) = (cloud.router.clone(), stop.clone());
     let task =
         tokio::spawn(async move { server::serve(listener, router, ServerOptions::default(), token).await.unwrap() });
-    Served { address, _stop: stop.drop_guard(), _task: AbortOnDropHandle::new(task) }
+    Served { address, stop: stop.drop_guard(), task: AbortOnDropHandle::new(task) }
 }
 
 impl Served {
     fn channel(&self) -> Channel {
         channel::connect_lazy(&self.address)
+    }
+
+    /// Shuts it down; what is open is drained meanwhile.
+    pub fn stop(self) {
+        drop(self.stop);
+        drop(self.task.detach());
     }
 
     pub fn grpc(&self) -> GrpcClient {

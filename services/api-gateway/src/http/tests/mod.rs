@@ -9,3 +9,4 @@ mod grpc;
 mod identity;
 mod requests;
 mod surface;
+mod watch;

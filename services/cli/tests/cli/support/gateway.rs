@@ -8,7 +8,7 @@ use std::{
 use cloud_contracts::v1::{
     self, Event, Image, Instance, ListEventsRequest, ListEventsResponse, ListInstancesRequest, ListInstancesResponse,
     ListSubnetsRequest, ListSubnetsResponse, ListVpcsRequest, ListVpcsResponse, Subnet, Vpc, instance::Status as State,
-    upload_image_request::Message as Upload,
+    upload_image_request::Message as Upload, watch_instances_response::Change,
 };
 use futures::StreamExt;
 use sha2::{Digest, Sha256};
@@ -39,6 +39,8 @@ pub struct Inner {
     pub vpcs: Vec<Vpc>,
     pub subnets: Vec<Subnet>,
     pub events: Vec<Event>,
+    /// What the next watches tell; those that are not here tell the script of their instance.
+    pub watches: VecDeque<Vec<Result<v1::WatchInstancesResponse, Status>>>,
     /// By method: the next calls fail so.
     pub failures: HashMap<&'static str, VecDeque<Status>>,
     /// The bytes of the last upload, and what is answered in place of their SHA-256.
@@ -197,6 +199,26 @@ impl Inner {
     }
 }
 
+impl Inner {
+    /// What a watch of an instance tells: where it is on its way, and the rest of it.
+    fn steps(&mut self, id: &str) -> Result<Vec<v1::WatchInstancesResponse>, Status> {
+        let current = self.look(id)?;
+        let script = self.instances.values_mut().find(|script| script[0].id == current.id || script[0].name == id);
+        let rest: Vec<_> = script.map(|script| std::mem::take(script).into()).unwrap_or_default();
+        self.instances.insert(current.name.clone(), rest.last().cloned().into_iter().collect());
+        let mut all = vec![change(Change::Current, Some(current), "")];
+        all.push(change(Change::Synced, None, "1.1"));
+        let changes = rest.into_iter().zip(2..);
+        all.extend(changes.map(|(seen, number)| change(Change::Updated, Some(seen), &format!("1.{number}"))));
+        Ok(all)
+    }
+}
+
+/// A message of a watch.
+pub fn change(change: Change, instance: Option<Instance>, token: &str) -> v1::WatchInstancesResponse {
+    v1::WatchInstancesResponse { change: change.into(), instance, resume_token: token.to_owned() }
+}
+
 fn page<T: Clone>(all: &[T], size: i32, token: &str) -> (Vec<T>, String) {
     let from: usize = token.parse().unwrap_or(0);
     let size = if size == 0 { 50 } else { usize::try_from(size).unwrap() };
@@ -223,6 +245,25 @@ impl v1::instance_service_server::InstanceService for Service {
     }
     async fn delete_instance(&self, request: Request<v1::DeleteInstanceRequest>) -> Result<Response<Instance>, Status> {
         self.step("delete", &request, &request.get_ref().id)
+    }
+    async fn watch_instances(
+        &self,
+        request: Request<v1::WatchInstancesRequest>,
+    ) -> Result<Response<BoxStream<v1::WatchInstancesResponse>>, Status> {
+        let messages = {
+            let mut state = self.enter("watch", &request)?;
+            let mut messages = state.watches.pop_front().unwrap_or_default();
+            if messages.is_empty() && !request.get_ref().id.is_empty() {
+                messages = state.steps(&request.get_ref().id)?.into_iter().map(Ok).collect();
+            }
+            messages
+        };
+        // What was told comes one by one; then there is no more change.
+        let messages = futures::stream::iter(messages).then(|message| async {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            message
+        });
+        Ok(Response::new(messages.chain(futures::stream::pending()).boxed()))
     }
     async fn list_instances(
         &self,

@@ -4,7 +4,7 @@ mod gateway;
 mod run;
 mod terminal;
 
-pub use gateway::{Fake, instance, status};
+pub use gateway::{Fake, change, instance, status};
 pub use run::{Ended, Run};
 pub use terminal::terminal;
 
