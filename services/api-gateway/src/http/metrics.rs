@@ -27,7 +27,7 @@ use http::header;
 use prometheus::{GaugeVec, IntGauge, IntGaugeVec, Opts, Registry};
 use tonic::Status;
 
-use super::{auth, rest_response};
+use super::{auth, rest_response, truth::Truth};
 use crate::handlers;
 
 /// The gauges that are set at a scrape.
@@ -39,6 +39,7 @@ pub struct Gauges {
     host_up: IntGaugeVec,
     capacity: GaugeVec,
     used: GaugeVec,
+    truth: Truth,
 }
 
 #[derive(Clone)]
@@ -82,6 +83,7 @@ impl Gauges {
                 "host_used",
                 "What is promised of a host: vcpus, memory_bytes; what its pools hold: pool_bytes.",
             )?,
+            truth: Truth::register(registry)?,
         };
         registry.register(Box::new(this.work_due.clone()))?;
         registry.register(Box::new(this.work_age.clone()))?;
@@ -138,10 +140,11 @@ impl<S: Store> Scrape<S> {
         gauges.host_up.reset();
         gauges.capacity.reset();
         gauges.used.reset();
-        for host in self.store.list::<Host>(&Query::default()).await? {
-            self.host(&host).await?;
+        let hosts: Vec<Host> = self.store.list(&Query::default()).await?;
+        for host in &hosts {
+            self.host(host).await?;
         }
-        Ok(())
+        gauges.truth.collect(&self.store, &self.registry, &hosts).await
     }
 
     #[allow(clippy::cast_precision_loss)] // Prometheus has floats only.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use cloud_core::{
     CoreError,
-    model::{Desired, HostCapacity, Volume, VolumeStatus},
+    model::{Desired, HostCapacity, Timestamp, Volume, VolumeStatus},
     ports::{GuestPower, GuestReason, Store},
     services::{Launch, NewVolume, Settings},
 };
@@ -118,6 +118,7 @@ async fn what_never_ran_is_cleaned_away_when_time_is_up() {
         boot_generation: 0,
         disks: Vec::new(),
         ports: Vec::new(),
+        started_at: Timestamp::now(),
     };
     cloud.host.state().domains.insert(made.id(), ghost);
     cloud.host.changed(made.id());

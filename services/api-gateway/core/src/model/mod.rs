@@ -6,15 +6,17 @@ mod image;
 mod instance;
 mod meta;
 mod network;
+mod orphan;
 mod quota;
 mod volume;
 
 pub use host::{Agent, AgentRole, Host, HostCapacity, Pool};
 pub use identity::{ApiKey, Caller, Event, NewEvent, OldSecret, Project, Role};
 pub use image::{Image, ImageFormat, ImageSource, ImageStatus, Visibility};
-pub use instance::{Desired, Disk, Instance, InstanceType, Nic};
+pub use instance::{Desired, Disk, Instance, InstanceType, Nic, RestartPolicy};
 pub use meta::{Labels, Meta, Resource, Timestamp, Value};
 pub use network::{Port, Subnet, Vpc};
+pub use orphan::{Orphan, OrphanKind};
 pub use quota::{
     Amounts, Limited, NO_LIMIT, Quota, Shortage, default_limits, held_by_instance, held_by_volume,
 };

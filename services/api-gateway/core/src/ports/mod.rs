@@ -5,8 +5,9 @@ mod images;
 mod store;
 
 pub use backends::{
-    BackendError, ComputeBackend, DiskSpec, Guest, GuestPower, GuestReason, GuestSpec, GuestTarget, NetworkBackend,
-    NicSpec, PluggedPort, SlicePort, SliceSubnet, StorageBackend, StoredVolume, VolumeSpec, VpcSlice,
+    BackendError, ComputeBackend, DiskSpec, FoundVolume, FoundVpc, Guest, GuestPower, GuestReason, GuestSpec,
+    GuestTarget, NetworkBackend, NicSpec, PluggedPort, SlicePort, SliceSubnet, StorageBackend, StoredVolume,
+    VolumeSpec, VpcSlice,
 };
 pub use images::{FetchError, ImageFile, ImageStore};
-pub use store::{Changes, Claim, Cursor, HeardAgent, Query, Store, StoreError, Tx, VpcSnapshot, WorkItem, WorkKind};
+pub use store::{Audited, Changes, Claim, Cursor, HeardAgent, Query, Store, StoreError, Tx, VpcSnapshot, WorkItem, WorkKind};

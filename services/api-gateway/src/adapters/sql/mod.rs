@@ -17,6 +17,7 @@ mod open;
 mod quota;
 mod read;
 mod rows;
+mod truth;
 mod tx;
 mod work;
 mod writer;

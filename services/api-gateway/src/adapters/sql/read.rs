@@ -3,15 +3,16 @@
 use std::time::Duration;
 
 use cloud_core::{
+    Kind,
     model::{Event, Quota, Resource, Timestamp, Value},
-    ports::{Changes, HeardAgent, Query, Store, StoreError, VpcSnapshot, WorkItem},
+    ports::{Audited, Changes, HeardAgent, Query, Store, StoreError, VpcSnapshot, WorkItem},
 };
 use cloud_domain::{CloudId, HostId, ProjectId, VpcId};
 use sqlx::{Any, AssertSqlSafe, Row, pool::PoolConnection};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::{SqlStore, SqlTx, agents, changes, error::fault, error::from_sqlx, quota, rows, work};
+use super::{SqlStore, SqlTx, agents, changes, error::fault, error::from_sqlx, quota, rows, truth, work};
 
 /// Events, in the order that [`event`] reads.
 pub(super) const EVENTS: &str = "SELECT revision, id, at, project_id, kind, resource_id, resource_name, action, actor, source, outcome, message, request_id FROM events";
@@ -84,6 +85,22 @@ impl Store for SqlStore {
     async fn quota(&self, project: ProjectId) -> Result<Option<Quota>, StoreError> {
         let mut reader = self.reader().await?;
         quota::read(&mut reader, project).await
+    }
+
+    async fn vpc_generations(&self, host: HostId) -> Result<Vec<(VpcId, u64)>, StoreError> {
+        truth::vpc_generations(self, host).await
+    }
+
+    async fn tombstones(&self, kind: Kind, ids: &[Uuid]) -> Result<Vec<Uuid>, StoreError> {
+        truth::tombstones(self, kind, ids).await
+    }
+
+    async fn purge_tombstones(&self, before: Timestamp) -> Result<u64, StoreError> {
+        truth::purge(self, before).await
+    }
+
+    async fn audit(&self, see: impl FnMut(Audited) + Send) -> Result<(), StoreError> {
+        truth::audit(self, see).await
     }
 
     async fn events(
