@@ -17,4 +17,5 @@ mod support;
 mod surface;
 mod tenants;
 mod traces;
+mod truth;
 mod volumes;

@@ -13,7 +13,8 @@ use cloud_core::{
     model::{ImageFormat, ImageSource, Timestamp},
     ports::{
         BackendError, ComputeBackend, FetchError, FoundVolume, FoundVpc, Guest, GuestPower, GuestReason, GuestSpec,
-        GuestTarget, ImageFile, ImageStore, NetworkBackend, PluggedPort, StorageBackend, StoredVolume, VolumeSpec, VpcSlice,
+        GuestTarget, ImageFile, ImageStore, NetworkBackend, PluggedPort, StorageBackend, StoredVolume, VolumeSpec,
+        VpcSlice,
     },
 };
 use cloud_domain::{HostId, ImageId, Incarnation, InstanceId, PortId, VolumeId, VpcId};
@@ -185,10 +186,7 @@ impl State {
                 return Err(BackendError::Precondition("another incarnation runs".into()));
             }
             if domain.incarnation == target.incarnation
-                && matches!(
-                    domain.reason,
-                    GuestReason::GuestShutdown | GuestReason::Destroyed | GuestReason::Crashed
-                )
+                && matches!(domain.reason, GuestReason::GuestShutdown | GuestReason::Destroyed | GuestReason::Crashed)
             {
                 return Ok(());
             }

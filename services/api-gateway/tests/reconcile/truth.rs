@@ -235,7 +235,9 @@ pub async fn orphans_wait_for_a_person(cloud: &mut Cloud) {
     cloud.quiet().await;
     {
         let state = cloud.host.state();
-        assert!(state.domains.contains_key(&guest) && state.volumes.contains_key(&disk) && state.vpcs.contains_key(&vpc));
+        assert!(
+            state.domains.contains_key(&guest) && state.volumes.contains_key(&disk) && state.vpcs.contains_key(&vpc)
+        );
     }
     let events = cloud.store().events(None, None, Some(&found[1].meta.id.to_string()), None, 10).await.unwrap();
     assert_eq!(events.len(), 1, "it is told once: {events:?}");
@@ -285,7 +287,9 @@ pub async fn what_was_deleted_is_removed_when_it_turns_up_again(cloud: &mut Clou
         state.volumes.insert(root, true);
     }
     cloud.look_again().await;
-    cloud.until("guest and disk are gone", |state| state.domains.is_empty() && !state.volumes.contains_key(&root)).await;
+    cloud
+        .until("guest and disk are gone", |state| state.domains.is_empty() && !state.volumes.contains_key(&root))
+        .await;
     wait("no orphan is left", async || orphans(cloud).await.is_empty()).await;
     assert_eq!(cloud.host.state().violations, Vec::<String>::new());
 }

@@ -133,7 +133,9 @@ async fn recount<S: Store>(context: &Context<S>, host: HostId) -> Result<(), Sto
     }
     tx.set_capacity_used(host, summed.0, summed.1).await?;
     tracing::error!(
-        host = context.registry.name(host), ?counters, ?summed,
+        host = context.registry.name(host),
+        ?counters,
+        ?summed,
         "what is promised of a host (vCPUs, MiB) was counted wrong: corrected"
     );
     tx.commit().await
@@ -162,8 +164,7 @@ impl Books {
     fn enter(&mut self, row: Audited) {
         match row {
             Audited::Host(row, vcpus, memory) => {
-                let counted =
-                    Counted { name: row.meta.name.clone(), counters: (vcpus, memory), summed: (0, 0) };
+                let counted = Counted { name: row.meta.name.clone(), counters: (vcpus, memory), summed: (0, 0) };
                 self.hosts.insert(row.id(), counted);
             }
             Audited::Subnet(row) => {
@@ -230,10 +231,11 @@ impl Books {
         let mut findings = Vec::new();
         for (id, claims) in self.instances.iter().filter(|(_, claims)| claims.live) {
             let ports = claims.ports.iter().map(|port| format!("it has a NIC whose port {port} has no live row"));
-            let volumes =
-                claims.volumes.iter().map(|volume| format!("it has a disk whose volume {volume} is not attached to it"));
-            let found =
-                ports.chain(volumes).map(|message| Finding { check: INSTANCE, id: *id.as_uuid(), message });
+            let volumes = claims
+                .volumes
+                .iter()
+                .map(|volume| format!("it has a disk whose volume {volume} is not attached to it"));
+            let found = ports.chain(volumes).map(|message| Finding { check: INSTANCE, id: *id.as_uuid(), message });
             findings.extend(found);
         }
         for (id, Counted { name, counters, summed }) in &self.hosts {

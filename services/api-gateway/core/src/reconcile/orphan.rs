@@ -75,9 +75,7 @@ async fn remove_guest<S: Store>(context: &Context<S>, orphan: &Orphan) -> Result
     }
     let compute = &context.backends.compute;
     let Some(guest) = compute.get(orphan.host, orphan.object.into()).await? else { return Ok(Removal::Done) };
-    compute
-        .remove(GuestTarget { host: orphan.host, id: guest.id, version, incarnation: guest.incarnation })
-        .await?;
+    compute.remove(GuestTarget { host: orphan.host, id: guest.id, version, incarnation: guest.incarnation }).await?;
     Ok(Removal::Done)
 }
 

@@ -44,10 +44,8 @@ async fn lost<S: Store>(
     read: &Volume,
     message: &str,
 ) -> Result<Outcome, Failure> {
-    let reason = format!(
-        "its data are missing on host {} ({message}): put them back there, or delete it",
-        read.host_name
-    );
+    let reason =
+        format!("its data are missing on host {} ({message}): put them back there, or delete it", read.host_name);
     tracing::error!(volume = %read.id(), host = read.host_name, message, "a volume's data are missing");
     let mut tx = context.begin(item).await?;
     let instance = instance_of(&mut tx, read).await?;

@@ -153,8 +153,12 @@ impl<S: Store> HostService<S> {
         self.registry.registered(input.host, &input.host_name, input.role, reference, &input.version);
         tx.commit().await?;
         self.registry.offers(input.host, input.role, &offered);
-        // What may have happened on the host while the agent was away is found by taking its inventory.
-        self.registry.inventories().again(input.host);
+        // What may have happened on the host while the agent was away is found by taking its inventory. One that only tells a gateway about
+        // itself again that was started anew has been asked already.
+        let inventories = self.registry.inventories();
+        if !inventories.is_taken(input.host, input.role, input.session) {
+            inventories.again(input.host);
+        }
         Ok((self.store.identity().0, self.settings.heartbeat_interval))
     }
 

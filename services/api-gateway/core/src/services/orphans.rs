@@ -125,10 +125,8 @@ async fn find<T: Tx>(tx: &mut T, host: &str, id: &str) -> Result<Orphan, CoreErr
     let host: Host = live(tx, nobody(), host).await?;
     let unknown = || CoreError::not_found(Kind::Orphan, id.chars().take(80).collect::<String>());
     let object = as_id(id).ok_or_else(unknown)?;
-    let columns = vec![
-        ("host_id", Value::Text(host.meta.id.to_string())),
-        ("object_id", Value::Text(object.to_string())),
-    ];
+    let columns =
+        vec![("host_id", Value::Text(host.meta.id.to_string())), ("object_id", Value::Text(object.to_string()))];
     tx.list(&Query { columns, ..Query::default() }).await?.pop().ok_or_else(unknown)
 }
 

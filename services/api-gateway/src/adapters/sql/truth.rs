@@ -28,7 +28,12 @@ pub(super) async fn vpc_generations(store: &SqlStore, host: HostId) -> Result<Ve
 }
 
 /// Enters a deletion, in the transaction that marks the row.
-pub(super) async fn bury(connection: &mut AnyConnection, kind: Kind, id: Uuid, at: Timestamp) -> Result<(), StoreError> {
+pub(super) async fn bury(
+    connection: &mut AnyConnection,
+    kind: Kind,
+    id: Uuid,
+    at: Timestamp,
+) -> Result<(), StoreError> {
     let sql = "INSERT INTO tombstones (kind, id, deleted_at) VALUES ($1, $2, $3) ON CONFLICT (kind, id) DO NOTHING";
     let query = sqlx::query(sql).bind(kind.as_str()).bind(id.to_string()).bind(at.0);
     query.execute(connection).await.map_err(from_sqlx)?;

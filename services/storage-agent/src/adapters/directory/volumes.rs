@@ -68,7 +68,7 @@ pub(super) fn all(pool: &Pool) -> Result<Vec<Volume>, StorageError> {
         match find(pool, id) {
             Ok(FoundVolume::Whole(volume)) => volumes.push(volume),
             Ok(_) => {}
-            // One file that cannot be read must not hide the others. Who misses it asks for it, and is told.
+            // One that cannot be read must not hide the others. Who misses it asks for it, and is told.
             Err(error) if files::metadata(&pool.volume(id)).is_ok() => {
                 tracing::warn!(volume_id = %id, error = %chain(&error), "a volume cannot be read: it is left out of the list");
             }

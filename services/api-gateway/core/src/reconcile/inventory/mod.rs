@@ -94,12 +94,7 @@ async fn take<S: Store>(context: &Context<S>, host: HostId, hurry: bool) -> bool
     compute && storage && network
 }
 
-async fn of_role<S: Store>(
-    context: &Context<S>,
-    host: HostId,
-    role: AgentRole,
-    asked: bool,
-) -> Result<(), Failure> {
+async fn of_role<S: Store>(context: &Context<S>, host: HostId, role: AgentRole, asked: bool) -> Result<(), Failure> {
     let inventories = context.registry.inventories();
     // Before the agent is asked: what a later run of it answers holds for that run too, and that run is asked again when it registers.
     let session = context.present(host, role)?;

@@ -6,7 +6,6 @@ use cloud_domain::{HostId, ProjectId};
 use uuid::Uuid;
 
 use crate::{
-    Kind,
     model::{Instance, Labels, Meta, Orphan, OrphanKind, Timestamp, Volume, Vpc},
     ports::{FoundVolume, FoundVpc, Guest, Query, Store, StoreError, Tx, WorkKind},
     reconcile::{Context, Failure, event},
@@ -86,10 +85,12 @@ pub(super) async fn note<S: Store>(
         is.host = host;
         is.host_name = context.registry.name(host);
         is.by_tombstone = deleted.contains(&is.object);
-        if !is.by_tombstone
-            && let Some(elsewhere) = elsewhere(context, &is).await?
-        {
-            is.detail = format!("{}; {elsewhere}", is.detail);
+        match place(context, &is).await? {
+            None => {}
+            // A row knows it by now.
+            Some((_, Some(here), _)) if here == host => continue,
+            Some((name, Some(_), other)) => is.detail = format!("{}; `{name}` is on host {other}", is.detail),
+            Some((name, None, _)) => is.detail = format!("{}; `{name}` has no place yet", is.detail),
         }
         is.removing = is.by_tombstone;
         match entered.remove(&is.object) {
@@ -103,26 +104,27 @@ pub(super) async fn note<S: Store>(
     Ok(())
 }
 
-/// What a live row says of where the object is instead.
-async fn elsewhere<S: Store>(context: &Context<S>, orphan: &Orphan) -> Result<Option<String>, StoreError> {
-    let (kind, says) = match orphan.kind {
+/// A live row with the orphan's id: its name, its host, and the host's name.
+async fn place<S: Store>(
+    context: &Context<S>,
+    orphan: &Orphan,
+) -> Result<Option<(String, Option<HostId>, String)>, StoreError> {
+    let (id, store) = (orphan.object, &context.store);
+    Ok(match orphan.kind {
         OrphanKind::Instance => {
-            let row = context.store.get::<Instance>(orphan.object).await?.filter(|r| r.meta.deleted_at.is_none());
-            (Kind::Instance, row.map(|r| (r.meta.name, r.host_name)))
+            let row = store.get::<Instance>(id).await?.filter(|r| r.meta.deleted_at.is_none());
+            row.map(|r| (r.meta.name, Some(r.host), r.host_name))
         }
         OrphanKind::Volume => {
-            let row = context.store.get::<Volume>(orphan.object).await?.filter(|r| r.meta.deleted_at.is_none());
-            (Kind::Volume, row.map(|r| (r.meta.name, r.host_name)))
+            let row = store.get::<Volume>(id).await?.filter(|r| r.meta.deleted_at.is_none());
+            row.map(|r| (r.meta.name, r.host, r.host_name))
         }
+        // A VPC that lives may be anywhere.
         OrphanKind::Vpc => {
-            let row = context.store.get::<Vpc>(orphan.object).await?.filter(|r| r.meta.deleted_at.is_none());
-            (Kind::Vpc, row.map(|r| (r.meta.name, String::new())))
+            let row = store.get::<Vpc>(id).await?.filter(|r| r.meta.deleted_at.is_none());
+            row.map(|r| (r.meta.name, Some(orphan.host), String::new()))
         }
-    };
-    Ok(says.map(|(name, host)| match host.as_str() {
-        "" => format!("{kind} `{name}` has no place yet"),
-        host => format!("{kind} `{name}` is on host {host}"),
-    }))
+    })
 }
 
 /// Enters an orphan, or writes what is known of it now.

@@ -16,10 +16,7 @@ use crate::{
 };
 
 /// Compares what a host's switch has with the rows. Answers with the VPCs that the host is to be told of.
-pub(super) async fn compare<S: Store>(
-    context: &Context<S>,
-    host: HostId,
-) -> Result<(Compared, Vec<VpcId>), Failure> {
+pub(super) async fn compare<S: Store>(context: &Context<S>, host: HostId) -> Result<(Compared, Vec<VpcId>), Failure> {
     let found: BTreeMap<VpcId, FoundVpc> =
         context.backends.network.list_vpcs(host).await?.into_iter().map(|v| (v.id, v)).collect();
     let ports: Vec<Port> = context.store.list(&Query::by("host_id", &host)).await?;
