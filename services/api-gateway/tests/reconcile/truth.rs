@@ -128,6 +128,7 @@ pub async fn missing_data_are_an_error_until_they_are_back(cloud: &mut Cloud) {
     assert!(row.status_reason.contains("`precious`"), "{}", row.status_reason);
     put_back(cloud);
     cloud.look_again().await;
+    cloud.becomes(&made, InstanceStatus::Stopped).await;
     cloud.services().instances.start(cloud.caller(), "loser", "").await.unwrap();
     cloud.becomes(&made, InstanceStatus::Running).await;
     assert_eq!(volume(cloud).await.status, VolumeStatus::InUse);

@@ -4,6 +4,8 @@
 //! the data are missing makes the volume ERROR, and the instance it belongs to. Nothing is done to that instance's guest, which may still
 //! hold the only copy open, until the data are back or a person decides otherwise.
 
+use std::time::Duration;
+
 use cloud_domain::InstanceStatus;
 
 use super::{Context, Failure, Outcome, event, volume::same};
@@ -11,6 +13,9 @@ use crate::{
     model::{AgentRole, Desired, Instance, Volume, VolumeStatus},
     ports::{BackendError, Store, StoreError, Tx, VolumeSpec, WorkItem, WorkKind},
 };
+
+/// How soon to look again at an instance that is just being started or stopped.
+const UNDER_WAY: Duration = Duration::from_secs(2);
 
 /// Asks whether a volume's data are where they should be.
 pub(super) async fn reconcile<S: Store>(
@@ -32,7 +37,6 @@ pub(super) async fn reconcile<S: Store>(
     match context.backends.storage.ensure_volume(spec).await {
         Ok(_) if read.data_missing => found(context, item, read).await,
         Ok(_) => Ok(Outcome::Done),
-        Err(BackendError::DataMissing(_)) if read.data_missing => Ok(Outcome::Done),
         Err(BackendError::DataMissing(message)) => lost(context, item, read, &message).await,
         Err(other) => Err(other.into()),
     }
@@ -46,20 +50,26 @@ async fn lost<S: Store>(
 ) -> Result<Outcome, Failure> {
     let reason =
         format!("its data are missing on host {} ({message}): put them back there, or delete it", read.host_name);
-    tracing::error!(volume = %read.id(), host = read.host_name, message, "a volume's data are missing");
     let mut tx = context.begin(item).await?;
     let instance = instance_of(&mut tx, read).await?;
     let mut row = same(&mut tx, read).await?;
-    row.data_missing = true;
-    row.status = VolumeStatus::Error;
-    tx.event(event(&row, "volume.error", &reason)).await?;
-    row.status_reason = reason;
-    tx.update(&mut row).await?;
-    if let Some(mut instance) = instance
-        && !instance.missing.contains(&row.id())
-        && matches!(instance.desired, Desired::Running | Desired::Stopped)
-        && instance.status.may_become(InstanceStatus::Error)
-    {
+    if !row.data_missing {
+        tracing::error!(volume = %read.id(), host = read.host_name, message, "a volume's data are missing");
+        row.data_missing = true;
+        row.status = VolumeStatus::Error;
+        tx.event(event(&row, "volume.error", &reason)).await?;
+        row.status_reason = reason;
+        tx.update(&mut row).await?;
+    }
+    // Its user may have tried to start it since, which found the same.
+    let instance =
+        instance.filter(|i| !i.missing.contains(&row.id()) && matches!(i.desired, Desired::Running | Desired::Stopped));
+    if instance.as_ref().is_some_and(|i| matches!(i.status, InstanceStatus::Starting | InstanceStatus::Stopping)) {
+        // What is under way ends first.
+        tx.commit().await?;
+        return Ok(Outcome::Again(UNDER_WAY));
+    }
+    if let Some(mut instance) = instance.filter(|i| i.status.may_become(InstanceStatus::Error)) {
         instance.missing.push(row.id());
         instance.status = InstanceStatus::Error;
         instance.start_deadline = None;
@@ -112,6 +122,6 @@ pub(super) fn is_back(row: &mut Volume) {
 /// The instance that a volume belongs to. Its work first: who is about to write it holds that.
 async fn instance_of<T: Tx>(tx: &mut T, volume: &Volume) -> Result<Option<Instance>, StoreError> {
     let Some(id) = volume.instance else { return Ok(None) };
-    tx.enqueue(WorkKind::Instance, *id.as_uuid()).await?;
+    tx.wake(WorkKind::Instance, *id.as_uuid()).await?;
     Ok(tx.get::<Instance>(*id.as_uuid()).await?.filter(|row| row.meta.deleted_at.is_none()))
 }

@@ -37,7 +37,9 @@ use crate::{
 };
 
 /// How soon an inventory is tried again that could not be taken; doubled up to the sweep interval.
-const RETRY: Duration = Duration::from_millis(250);
+const RETRY: Duration = Duration::from_millis(100);
+/// How long one that could not be taken is not tried again, whoever asks for it: all work of the host may be asking.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// What a comparison came to.
 #[derive(Debug, Default, Clone, Copy)]
@@ -61,8 +63,8 @@ pub(super) async fn keep<S: Store>(context: &Context<S>, host: HostId) {
             if hurry {
                 inventories.failed(host);
             }
-            retry = (retry * 2).min(context.settings.sweep_interval);
-            retry
+            sleep(retry.min(PAUSE)).await;
+            std::mem::replace(&mut retry, (retry * 2).min(context.settings.sweep_interval))
         };
         // Not all hosts at the same moment.
         let wait = wait.mul_f64(rand::rng().random_range(0.8..1.2));
