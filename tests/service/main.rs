@@ -17,5 +17,6 @@ mod support;
 mod surface;
 mod tenants;
 mod traces;
+mod truth;
 mod volumes;
 mod watching;

@@ -144,6 +144,18 @@ pub struct LimitArgs {
     #[arg(long, env = "CLOUD_HEARTBEAT_TIMEOUT_MS", value_name = "MILLISECONDS", default_value_t = 10_000,
           value_parser = clap::value_parser!(u64).range(100..))]
     pub heartbeat_timeout_ms: u64,
+    /// How often what each host has is compared with what it shall have, in milliseconds.
+    #[arg(long, env = "CLOUD_SWEEP_INTERVAL_MS", value_name = "MILLISECONDS", default_value_t = 30_000,
+          value_parser = clap::value_parser!(u64).range(100..=3_600_000))]
+    pub sweep_interval_ms: u64,
+    /// How often the database is compared with itself, in seconds.
+    #[arg(long, env = "CLOUD_AUDIT_INTERVAL", value_name = "SECONDS", default_value_t = 600,
+          value_parser = clap::value_parser!(u64).range(1..))]
+    pub audit_interval: u64,
+    /// How long the cloud remembers what it deleted, in days: what turns up on a host again is removed by itself only as long as that.
+    #[arg(long, env = "CLOUD_TOMBSTONE_RETENTION_DAYS", value_name = "DAYS", default_value_t = 365,
+          value_parser = clap::value_parser!(u64).range(30..=36_500))]
+    pub tombstone_retention_days: u64,
     /// How long a console URL works, in seconds.
     #[arg(long, env = "CLOUD_CONSOLE_TTL", value_name = "SECONDS", default_value_t = 600)]
     pub console_ttl: u64,
@@ -218,7 +230,9 @@ impl Config {
             keep_events: Duration::from_secs(self.retention.keep_events),
             keep_requests: Duration::from_secs(self.retention.keep_requests),
             purge_interval: Duration::from_millis(self.retention.purge_interval_ms),
-            ..Settings::default()
+            sweep_interval: Duration::from_millis(limits.sweep_interval_ms),
+            audit_interval: Duration::from_secs(limits.audit_interval),
+            tombstone_retention: Duration::from_secs(limits.tombstone_retention_days.saturating_mul(24 * 3600)),
         }
     }
 

@@ -7,6 +7,8 @@ mod cloud;
 mod host;
 #[path = "common/postgres.rs"]
 mod postgres;
+#[path = "reconcile/truth.rs"]
+mod truth;
 
 use std::time::Duration;
 
@@ -60,4 +62,14 @@ async fn two_gateways_do_not_get_in_each_others_way() {
         let state = cloud.host.state();
         assert!(state.domains.is_empty() && state.vpcs.is_empty() && state.volumes.is_empty(), "{state:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hosts_are_compared_on_postgresql_as_on_sqlite() {
+    let server = postgres::Server::start();
+    let (audit_interval, heartbeat_timeout) = (Duration::from_millis(300), Duration::from_secs(600));
+    let settings = Settings { audit_interval, heartbeat_timeout, ..Settings::default() };
+    let mut cloud = Cloud::on(Some(server.url()), settings).await;
+    truth::all(&mut cloud).await;
+    truth::a_wrong_counter_is_corrected(&mut cloud).await;
 }

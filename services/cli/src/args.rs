@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 pub use common::{Format, Labels, ListArgs, NameArg, Names, OutputArgs, ShowDeleted, WaitArgs, WatchArgs, duration};
 
-use crate::verbs::{api_key, event, image, instance, project, quota, subnet, volume, vpc};
+use crate::verbs::{api_key, event, host, image, instance, project, quota, subnet, volume, vpc};
 
 /// Exit codes, shown under every `--help` of the top level.
 const EXIT_CODES: &str = "\
@@ -79,7 +79,7 @@ pub enum Command {
     Port(LsShow),
     /// The machines under the cloud (operators)
     #[command(subcommand, visible_alias = "hosts")]
-    Host(LsShow),
+    Host(host::Command),
     /// What happened, and who did it
     #[command(subcommand, visible_alias = "events")]
     Event(event::Command),

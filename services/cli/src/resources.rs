@@ -7,6 +7,7 @@ mod host;
 mod image;
 mod instance;
 mod instance_type;
+mod orphan;
 mod port;
 mod project;
 mod quota;

@@ -4,6 +4,7 @@ pub mod api_key;
 mod batch;
 mod completion;
 pub mod event;
+pub mod host;
 pub mod image;
 pub mod instance;
 mod ls;
@@ -36,7 +37,7 @@ pub async fn run(cli: Cli) -> Result<(), Error> {
         Command::Vpc(command) => vpc::run(connection, command).await,
         Command::Subnet(command) => subnet::run(connection, command).await,
         Command::Port(command) => look::<v1::Port>(connection, command).await,
-        Command::Host(command) => look::<v1::Host>(connection, command).await,
+        Command::Host(command) => host::run(connection, command).await,
         Command::Event(command) => event::run(connection, command).await,
         Command::Type(command) => look::<v1::InstanceType>(connection, command).await,
         Command::Project(command) => project::run(connection, command).await,

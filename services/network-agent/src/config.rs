@@ -28,7 +28,7 @@ pub struct Config {
     #[arg(long, env = "CLOUD_TUNNEL_ADDRESS", value_name = "IP")]
     pub tunnel_address: Option<Ipv4Addr>,
     /// Seconds between two looks at whether the switch still has the flows it was given.
-    #[arg(long, env = "CLOUD_SWEEP_SECONDS", value_name = "SECONDS", default_value_t = 10,
+    #[arg(long, env = "CLOUD_SWEEP_SECONDS", value_name = "SECONDS", default_value_t = 2,
         value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub sweep_seconds: u64,
     /// Something else than running as a daemon.

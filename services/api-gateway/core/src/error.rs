@@ -35,6 +35,8 @@ pub enum Kind {
     Snapshot,
     /// An SSH key.
     SshKey,
+    /// Something on a host that no row knows there.
+    Orphan,
 }
 
 impl Kind {
@@ -56,7 +58,17 @@ impl Kind {
             Self::SecurityGroup => "security group",
             Self::Snapshot => "snapshot",
             Self::SshKey => "ssh key",
+            Self::Orphan => "orphan",
         }
+    }
+}
+
+impl Kind {
+    /// Whether its deletion is remembered for longer than its row: it has objects on hosts, and what turns up there again is removed only where
+    /// this database knows that it was deleted.
+    #[must_use]
+    pub const fn leaves_tombstone(self) -> bool {
+        matches!(self, Self::Instance | Self::Volume | Self::Vpc)
     }
 }
 

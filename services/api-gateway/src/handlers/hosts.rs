@@ -2,8 +2,9 @@
 
 use cloud_contracts::v1::{self, host_service_server::HostService};
 use cloud_core::{
+    model::Orphan,
     ports::Store,
-    services::{AgentHealth, HostState, HostView, Services},
+    services::{Adoption, AgentHealth, HostState, HostView, Services},
 };
 use tonic::{Request, Response, Status, codegen::BoxStream};
 
@@ -42,6 +43,43 @@ impl<S: Store> HostService for Hosts<S> {
             (caller(&request)?, watch_request(&request, &request.get_ref().resume_token, &request.get_ref().id));
         let watch = self.0.watch.hosts(&caller, &watch).await.map_err(error::status)?;
         Ok(answer!(watch, WatchHostsResponse, host, wire))
+    }
+
+    async fn list_orphans(
+        &self,
+        request: Request<v1::ListOrphansRequest>,
+    ) -> Result<Response<v1::ListOrphansResponse>, Status> {
+        let (caller, request) = (caller(&request)?, request.into_inner());
+        let asked = page_of!(request, live);
+        let page = self.0.orphans.list(&caller, &request.id, &asked).await.map_err(error::status)?;
+        let orphans = page.rows.into_iter().map(orphan).collect();
+        Ok(Response::new(v1::ListOrphansResponse { orphans, next_page_token: page.next }))
+    }
+
+    async fn adopt_orphan(&self, request: Request<v1::AdoptOrphanRequest>) -> Result<Response<v1::Orphan>, Status> {
+        let (caller, request) = (caller(&request)?, request.into_inner());
+        let adoption =
+            Adoption { host: request.id, orphan: request.orphan, project: request.project, name: request.name };
+        let adopted = self.0.orphans.adopt(&caller, adoption).await;
+        adopted.map(|row| Response::new(orphan(row))).map_err(error::status)
+    }
+
+    async fn remove_orphan(&self, request: Request<v1::RemoveOrphanRequest>) -> Result<Response<v1::Orphan>, Status> {
+        let (caller, request) = (caller(&request)?, request.into_inner());
+        let removing = self.0.orphans.remove(&caller, &request.id, &request.orphan).await;
+        removing.map(|row| Response::new(orphan(row))).map_err(error::status)
+    }
+}
+
+fn orphan(row: Orphan) -> v1::Orphan {
+    v1::Orphan {
+        id: row.object.to_string(),
+        kind: row.kind.kind().as_str().to_owned(),
+        host: row.host_name,
+        detail: row.detail,
+        size_bytes: row.size_bytes,
+        found_at: time(row.meta.created_at),
+        removing: row.removing,
     }
 }
 
@@ -89,5 +127,7 @@ fn wire(view: HostView) -> v1::Host {
         created_at: time(meta.created_at),
         updated_at: time(meta.updated_at),
         deleted_at: meta.deleted_at.and_then(time),
+        inventoried_at: view.inventoried_at.and_then(time),
+        orphans: count(view.orphans),
     }
 }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use cloud_contracts::v1::{self, instance_service_server::InstanceService};
 use cloud_core::{
-    model::{Desired, Instance},
+    CoreError,
+    model::{Desired, Instance, RestartPolicy},
     ports::Store,
     services::{Launch, Services},
 };
@@ -49,6 +50,7 @@ impl<S: Store> InstanceService for Instances<S> {
         request: Request<v1::LaunchInstanceRequest>,
     ) -> Result<Response<v1::Instance>, Status> {
         let (caller, request) = (caller(&request)?, request.into_inner());
+        let policy = restart_policy(request.restart_policy)?;
         let launch = Launch {
             name: request.name,
             image: request.image,
@@ -60,6 +62,7 @@ impl<S: Store> InstanceService for Instances<S> {
             ssh_keys: request.ssh_keys,
             user_data: request.user_data,
             root_disk_gib: request.root_disk_gib,
+            restart_policy: policy,
         };
         self.services.instances.launch(&caller, launch).await.map(|row| self.answer(row)).map_err(error::status)
     }
@@ -163,6 +166,20 @@ impl<S: Store> InstanceService for Instances<S> {
     }
 }
 
+#[allow(clippy::result_large_err)] // tonic's own convention
+fn restart_policy(number: i32) -> Result<RestartPolicy, Status> {
+    use v1::instance::RestartPolicy as Wire;
+    match Wire::try_from(number) {
+        Ok(Wire::Unspecified | Wire::Never) => Ok(RestartPolicy::Never),
+        Ok(Wire::OnFailure) => Ok(RestartPolicy::OnFailure),
+        Ok(Wire::Always) => Ok(RestartPolicy::Always),
+        Err(_) => {
+            let problem = format!("{number} is no policy: NEVER (1), ON_FAILURE (2) or ALWAYS (3)");
+            Err(error::status(CoreError::invalid("restart_policy", problem)))
+        }
+    }
+}
+
 /// What an instance shall be, as a status.
 fn desired(row: &Instance) -> v1::instance::Status {
     match row.desired {
@@ -217,5 +234,11 @@ fn wire(row: Instance, host_reachable: bool) -> v1::Instance {
         ssh_keys: row.ssh_keys,
         user_data: row.user_data,
         labels: row.meta.labels,
+        restart_policy: match row.restart_policy {
+            RestartPolicy::Never => v1::instance::RestartPolicy::Never,
+            RestartPolicy::OnFailure => v1::instance::RestartPolicy::OnFailure,
+            RestartPolicy::Always => v1::instance::RestartPolicy::Always,
+        }
+        .into(),
     }
 }

@@ -27,7 +27,7 @@ use http::header;
 use prometheus::{GaugeVec, IntCounter, IntGauge, IntGaugeVec, Opts, Registry};
 use tonic::Status;
 
-use super::{auth, rest_response};
+use super::{auth, rest_response, truth::Truth};
 use crate::handlers;
 
 /// The gauges that are set at a scrape.
@@ -41,6 +41,7 @@ pub struct Gauges {
     used: GaugeVec,
     watches: IntGaugeVec,
     too_slow: IntCounter,
+    truth: Truth,
 }
 
 #[derive(Clone)]
@@ -89,6 +90,7 @@ impl Gauges {
             )?,
             watches: IntGaugeVec::new(Opts::new("watches", "Watches that are open, by what they watch."), &["kind"])?,
             too_slow: IntCounter::new("watches_too_slow_total", "Watches that ended because changes came too fast.")?,
+            truth: Truth::register(registry)?,
         };
         registry.register(Box::new(this.work_due.clone()))?;
         registry.register(Box::new(this.work_age.clone()))?;
@@ -151,10 +153,11 @@ impl<S: Store> Scrape<S> {
         gauges.host_up.reset();
         gauges.capacity.reset();
         gauges.used.reset();
-        for host in self.store.list::<Host>(&Query::default()).await? {
-            self.host(&host).await?;
+        let hosts: Vec<Host> = self.store.list(&Query::default()).await?;
+        for host in &hosts {
+            self.host(host).await?;
         }
-        Ok(())
+        gauges.truth.collect(&self.store, &self.registry, &hosts).await
     }
 
     #[allow(clippy::cast_precision_loss)] // Prometheus has floats only.

@@ -19,6 +19,7 @@ mod console;
 mod limits;
 mod metrics;
 mod panic;
+mod truth;
 mod upload;
 
 use std::sync::Arc;

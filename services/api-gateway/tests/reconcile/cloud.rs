@@ -12,7 +12,7 @@ use cloud_core::{
     },
     ports::{Query, Store, Tx},
     reconcile::{Backends, Workers},
-    services::{HeartbeatInput, HostRegistry, Launch, RegisterInput, Services, Settings, bootstrap},
+    services::{HeartbeatInput, HostRegistry, HostView, Launch, RegisterInput, Services, Settings, bootstrap},
 };
 use cloud_domain::{HostId, ImageId, InstanceStatus, SessionId};
 use rand::Rng;
@@ -22,7 +22,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use super::host::{FakeHost, State};
 
 /// How long anything may take. Shorter than the sweep, so that what only the sweep finds is found missing.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 pub struct Gateway {
     pub store: SqlStore,
@@ -46,6 +46,15 @@ pub struct Cloud {
 
 fn capacity() -> HostCapacity {
     HostCapacity { vcpus: 4, memory_mib: 512 + 20 * 128, ..HostCapacity::default() }
+}
+
+/// Waits until it holds.
+pub async fn wait(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while !holds().await {
+        assert!(tokio::time::Instant::now() < deadline, "not seen that {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 /// The three agents of a host register.
@@ -204,6 +213,37 @@ impl Cloud {
 
     pub async fn row(&self, id: &Instance) -> Instance {
         self.store().get(id.meta.id).await.unwrap().unwrap()
+    }
+
+    /// The agents of the host were started anew.
+    pub async fn register_again(&mut self) {
+        let host = self.host_id;
+        let gateway = self.gateway.as_mut().unwrap();
+        gateway.sessions = register(&gateway.services, host, "h1", capacity()).await;
+    }
+
+    /// The agents were started anew, and the gateway has looked at what they have.
+    pub async fn look_again(&mut self) {
+        let before = cloud_core::model::Timestamp::now();
+        self.register_again().await;
+        wait("the host's inventory is taken", async || self.view().await.inventoried_at.is_some_and(|at| at >= before))
+            .await;
+    }
+
+    /// The host as operators see it.
+    pub async fn view(&self) -> HostView {
+        self.services().hosts.get(self.caller(), "h1").await.unwrap()
+    }
+
+    /// Waits until nothing is due, and nothing comes of what was.
+    pub async fn quiet(&self) {
+        let mut calm = 0;
+        wait("all is quiet", async || {
+            let (_, due, _) = self.store().work_status().await.unwrap();
+            calm = if due == 0 { calm + 1 } else { 0 };
+            calm > 10
+        })
+        .await;
     }
 
     /// Waits until the host is as `done` says.

@@ -12,8 +12,9 @@ use async_trait::async_trait;
 use cloud_core::{
     model::{ImageFormat, ImageSource, Timestamp},
     ports::{
-        BackendError, ComputeBackend, FetchError, Guest, GuestPower, GuestReason, GuestSpec, GuestTarget, ImageFile,
-        ImageStore, NetworkBackend, PluggedPort, StorageBackend, StoredVolume, VolumeSpec, VpcSlice,
+        BackendError, ComputeBackend, FetchError, FoundVolume, FoundVpc, Guest, GuestPower, GuestReason, GuestSpec,
+        GuestTarget, ImageFile, ImageStore, NetworkBackend, PluggedPort, StorageBackend, StoredVolume, VolumeSpec,
+        VpcSlice,
     },
 };
 use cloud_domain::{HostId, ImageId, Incarnation, InstanceId, PortId, VolumeId, VpcId};
@@ -47,6 +48,7 @@ pub struct Domain {
     pub boot_generation: u64,
     pub disks: Vec<VolumeId>,
     pub ports: Vec<PortId>,
+    pub started_at: Timestamp,
 }
 
 impl Domain {
@@ -76,6 +78,8 @@ pub struct State {
     pub start: Option<Start>,
     /// Images never arrive.
     pub images_stall: bool,
+    /// The host does not say what it has.
+    pub silent: bool,
     newest: HashMap<Uuid, u64>,
     left: HashMap<VpcId, u64>,
     written: BTreeSet<VolumeId>,
@@ -105,6 +109,15 @@ impl FakeHost {
 
     pub fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
+    }
+
+    /// What a list is made of. Lists are not counted as calls: how many there are depends on time alone.
+    fn listable(&self) -> Answer<MutexGuard<'_, State>> {
+        let state = self.state();
+        if state.silent {
+            return Err(BackendError::Unreachable("the host does not say what it has".into()));
+        }
+        Ok(state)
     }
 
     pub fn changed(&self, id: InstanceId) {
@@ -158,7 +171,8 @@ impl State {
             power: domain.power,
             reason: domain.reason,
             boot_generation: domain.boot_generation,
-            started_at: Some(Timestamp::now()),
+            started_at: Some(domain.started_at),
+            volumes: domain.disks.clone(),
         })
     }
 
@@ -172,7 +186,7 @@ impl State {
                 return Err(BackendError::Precondition("another incarnation runs".into()));
             }
             if domain.incarnation == target.incarnation
-                && matches!(domain.reason, GuestReason::GuestShutdown | GuestReason::Destroyed)
+                && matches!(domain.reason, GuestReason::GuestShutdown | GuestReason::Destroyed | GuestReason::Crashed)
             {
                 return Ok(());
             }
@@ -200,6 +214,7 @@ impl State {
             boot_generation: spec.boot_generation,
             disks: spec.disks.iter().map(|d| d.volume).collect(),
             ports: spec.nics.iter().map(|n| n.port).collect(),
+            started_at: Timestamp::now(),
         };
         self.domains.insert(target.id, domain);
         Ok(())
@@ -263,7 +278,7 @@ impl ComputeBackend for FakeHost {
     }
 
     async fn list(&self, _: HostId) -> Answer<Vec<Guest>> {
-        let state = self.state();
+        let state = self.listable()?;
         Ok(state.domains.keys().filter_map(|id| state.guest(*id)).collect())
     }
 
@@ -341,6 +356,18 @@ impl StorageBackend for FakeHost {
         })
         .await
     }
+
+    async fn list_volumes(&self, _: HostId) -> Answer<Vec<FoundVolume>> {
+        let found = |id: &VolumeId| FoundVolume {
+            id: *id,
+            size_bytes: 1 << 30,
+            image: None,
+            pool: "default".into(),
+            path: format!("/volumes/{id}"),
+            format: "qcow2".into(),
+        };
+        Ok(self.listable()?.volumes.keys().map(found).collect())
+    }
 }
 
 #[async_trait]
@@ -366,6 +393,16 @@ impl NetworkBackend for FakeHost {
             Ok(())
         })
         .await
+    }
+
+    async fn list_vpcs(&self, _: HostId) -> Answer<Vec<FoundVpc>> {
+        let found = |(id, (generation, ports)): (&VpcId, &(u64, BTreeSet<PortId>))| FoundVpc {
+            id: *id,
+            vni: 5000,
+            order: (1, *generation),
+            ports: ports.clone(),
+        };
+        Ok(self.listable()?.vpcs.iter().map(found).collect())
     }
 }
 

@@ -4,12 +4,13 @@
 
 mod cloud;
 mod host;
+mod truth;
 
 use std::time::Duration;
 
 use cloud_core::{
     CoreError,
-    model::{Desired, HostCapacity, Volume, VolumeStatus},
+    model::{Desired, HostCapacity, Timestamp, Volume, VolumeStatus},
     ports::{GuestPower, GuestReason, Store},
     services::{Launch, NewVolume, Settings},
 };
@@ -118,6 +119,7 @@ async fn what_never_ran_is_cleaned_away_when_time_is_up() {
         boot_generation: 0,
         disks: Vec::new(),
         ports: Vec::new(),
+        started_at: Timestamp::now(),
     };
     cloud.host.state().domains.insert(made.id(), ghost);
     cloud.host.changed(made.id());
@@ -289,4 +291,46 @@ async fn hosts_that_are_away_do_not_hide_the_one_that_is_not() {
     cloud.heartbeat().await;
     let made = cloud.launch("web-01", &[]).await;
     assert_eq!(made.host_name, "h1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_run_of_an_agent_wakes_only_what_differs() {
+    truth::a_new_run_of_an_agent_wakes_only_what_differs(&mut Cloud::new().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_ordered_before_the_host_said_what_it_has() {
+    truth::nothing_is_ordered_before_the_host_said_what_it_has(&mut Cloud::new().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn missing_data_are_an_error_until_they_are_back() {
+    truth::missing_data_are_an_error_until_they_are_back(&mut Cloud::new().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn policies_start_guests_again() {
+    truth::policies_start_guests_again(&mut Cloud::new().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orphans_wait_for_a_person() {
+    truth::orphans_wait_for_a_person(&mut Cloud::new().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_deleted_is_removed_when_it_turns_up_again() {
+    truth::what_was_deleted_is_removed_when_it_turns_up_again(&mut Cloud::new().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wiped_network_is_told_again() {
+    truth::a_wiped_network_is_told_again(&mut Cloud::new().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_counter_is_corrected() {
+    let (audit_interval, heartbeat_timeout) = (Duration::from_millis(300), Duration::from_secs(600));
+    let settings = Settings { audit_interval, heartbeat_timeout, ..Settings::default() };
+    truth::a_wrong_counter_is_corrected(&mut Cloud::with(settings).await).await;
 }

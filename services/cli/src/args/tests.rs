@@ -18,7 +18,7 @@ fn every_verb_parses() {
     for line in [
         "instance launch --name db-01 --image tiny",
         "instance launch db-01 --image tiny --type small --vpc v --subnet s --volume a --volume b --ssh-key @/k --ssh-key x \
-         --user-data @/u --label a=b --label c=d=e --root-disk 20 --wait --timeout 90s -o json",
+         --user-data @/u --label a=b --label c=d=e --root-disk 20 --restart on-failure --wait --timeout 90s -o json",
         "instance ls --limit 5 --show-deleted -o yaml",
         "instance show a b -o json",
         "instance start a b --wait",
@@ -50,6 +50,9 @@ fn every_verb_parses() {
         "port show a",
         "host ls -o json",
         "host show a",
+        "host orphan ls h1 --limit 3 -o json",
+        "host orphan adopt h1 00000000-0000-4000-8000-000000000001 --into blue --name data",
+        "host orphan rm h1 a b -o yaml",
         "event ls --kind instance --resource x --limit 3",
         "type ls",
         "type show small",

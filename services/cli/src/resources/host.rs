@@ -54,9 +54,13 @@ impl Resource for Host {
             ("Tunnels", self.tunnel_address.clone()),
             ("Labels", labels(&self.labels)),
         ]);
+        if self.orphans > 0 {
+            lines.push(("Orphans", format!("{} (see `cloud host orphan ls`)", self.orphans)));
+        }
         lines.extend(times(
             view,
             [
+                ("Inventory", self.inventoried_at.as_ref()),
                 ("Created", self.created_at.as_ref()),
                 ("Updated", self.updated_at.as_ref()),
                 ("Deleted", self.deleted_at.as_ref()),

@@ -1,7 +1,8 @@
 //! Instances.
 
 use cloud_contracts::v1::{
-    DeleteInstanceRequest, GetInstanceRequest, Instance, ListInstancesRequest, instance::Status as State,
+    DeleteInstanceRequest, GetInstanceRequest, Instance, ListInstancesRequest,
+    instance::{RestartPolicy, Status as State},
 };
 use tonic::Status;
 
@@ -61,6 +62,7 @@ impl Resource for Instance {
             lines.push(("Volume", format!("{} ({} GiB{root}, {})", volume.name, volume.size_gib, volume.id)));
         }
         lines.extend([
+            ("Restart", restart(self).to_owned()),
             ("SSH keys", self.ssh_keys.len().to_string()),
             ("User data", format!("{} bytes", self.user_data.len())),
             ("Labels", labels(&self.labels)),
@@ -85,6 +87,15 @@ impl Resource for Instance {
             State::Starting | State::Stopping | State::Deleting | State::Migrating | State::Paused => Tone::Busy,
             State::Stopped | State::Deleted | State::Unspecified => Tone::Plain,
         }
+    }
+}
+
+/// What happens when its guest ends by itself, as `--restart` takes it.
+fn restart(instance: &Instance) -> &'static str {
+    match instance.restart_policy() {
+        RestartPolicy::Unspecified | RestartPolicy::Never => "never",
+        RestartPolicy::OnFailure => "on-failure",
+        RestartPolicy::Always => "always",
     }
 }
 

@@ -77,6 +77,11 @@ impl SpecRecord {
         }
     }
 
+    /// The ids of the disks' volumes, the boot disk first.
+    pub fn volumes(&self) -> Vec<String> {
+        self.disks.iter().map(|disk| disk.volume_id.clone()).collect()
+    }
+
     /// How `asked` differs from this record, the fields as the contract names them; `None` where it does not.
     pub fn difference(&self, asked: &Self) -> Option<String> {
         let mut found = Differences::default();

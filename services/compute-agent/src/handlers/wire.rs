@@ -71,6 +71,7 @@ pub fn state(guest: &Guest) -> wire::InstanceState {
         reason: reason(guest.reason()).into(),
         boot_generation: tag.boot_generation,
         started_at: tag.started_at.map(Timestamp::from),
+        volume_ids: tag.spec.volumes(),
     }
 }
 

@@ -179,22 +179,34 @@ impl Engine {
         result
     }
 
-    /// Looks whether the flows are still those that were installed, cheaply by number or one by one.
+    /// Looks whether the switch still has what it was given: cheaply (how many flows, and whether every port is plugged), or flow by flow.
     ///
     /// # Errors
     /// See [`EngineError`].
     pub async fn sweep(&mut self, thorough: bool) -> Result<(), EngineError> {
-        if let Some(installed) = &self.installed
-            && !thorough
-        {
-            let known: usize = installed.values().map(BTreeMap::len).sum();
-            let count = self.switch.flow_count().await?;
-            if count == known {
-                return Ok(());
-            }
-            tracing::warn!(known, count, "the switch has another number of flows than were installed");
+        if !thorough && self.looks_right().await? {
+            return Ok(());
         }
         self.resync().await
+    }
+
+    async fn looks_right(&self) -> Result<bool, EngineError> {
+        let Some(installed) = &self.installed else { return Ok(false) };
+        let known: usize = installed.values().map(BTreeMap::len).sum();
+        let count = self.switch.flow_count().await?;
+        if count != known {
+            tracing::warn!(known, count, "the switch has another number of flows than were installed");
+            return Ok(false);
+        }
+        let ports = self.switch.ports(self.cloud).await?;
+        let works = |port: &PortId, number: OfPort| {
+            ports.get(port).is_some_and(|found| found.ofport == Some(number) && found.error.is_none())
+        };
+        let lost = self.held.values().flat_map(|held| &held.plugged).find(|(port, number)| !works(port, **number));
+        if let Some((port, number)) = lost {
+            tracing::warn!(%port, ?number, found = ?ports.get(port), "a port is not plugged any more");
+        }
+        Ok(lost.is_none())
     }
 
     async fn make_sure_of_flows(&mut self) -> Result<(), EngineError> {

@@ -22,6 +22,8 @@ use super::{
 const QUEUE: usize = 64;
 /// Every so many sweeps, flows are compared one by one instead of counted.
 const THOROUGH: u64 = 6;
+/// But not more often than this many times as long as the last such comparison took: a host with very many flows has other things to do.
+const IDLE: u32 = 100;
 
 type Reply<T> = oneshot::Sender<Result<T, EngineError>>;
 
@@ -65,7 +67,7 @@ impl Service {
         let (commands, queue) = mpsc::channel(QUEUE);
         let starting = Status { error: Some("starting".to_owned()), ..Status::default() };
         let (publish, status) = watch::channel(starting);
-        let task = Task { parts, engine: None, publish, sweeps: 0 };
+        let task = Task { parts, engine: None, publish, sweeps: 0, thorough_at: Instant::now() };
         (Self { commands, status }, task.run(queue, shutdown))
     }
 
@@ -102,6 +104,8 @@ struct Task {
     engine: Option<Engine>,
     publish: watch::Sender<Status>,
     sweeps: u64,
+    /// When flows may be compared one by one again.
+    thorough_at: Instant,
 }
 
 impl Task {
@@ -161,8 +165,13 @@ impl Task {
 
     async fn sweep(&mut self) {
         self.sweeps += 1;
+        let begun = Instant::now();
+        let thorough = self.sweeps.is_multiple_of(THOROUGH) && begun >= self.thorough_at;
         if let Some(engine) = &mut self.engine {
-            let result = engine.sweep(self.sweeps.is_multiple_of(THOROUGH)).await;
+            let result = engine.sweep(thorough).await;
+            if thorough {
+                self.thorough_at = Instant::now() + begun.elapsed() * IDLE;
+            }
             self.settle("cannot compare the switch's flows", result);
         }
     }

@@ -99,8 +99,12 @@ async fn flows_and_ports_that_someone_removed_are_mended() {
     let Stage { cloud, host, mut agent, mut vpc, one, two } = stage().await;
     let flows = host.ovs.flows();
     let mended = async || host.ovs.flows() == flows;
+    let wiped = Instant::now();
     host.ovs.ofctl("del-flows", &[]);
     eventually("all flows are back", mended).await;
+    // Looked at every second here; by default every two.
+    assert!(wiped.elapsed() < Duration::from_secs(2), "{:?}", wiped.elapsed());
+    assert_eq!(one.pings(TWO.1), 5);
     host.ovs.ofctl("del-flows", &["table=60"]);
     eventually("one table's flows are back", mended).await;
     host.ovs.ofctl("add-flow", &["table=0,priority=200,actions=NORMAL"]);
@@ -110,6 +114,13 @@ async fn flows_and_ports_that_someone_removed_are_mended() {
     assert_eq!(one.pings(TWO.1), 0, "the flow was spoilt");
     eventually("a changed flow is as it was", mended).await;
     assert_eq!(one.pings(TWO.1), 5);
+
+    // A port that is unplugged leaves its flows: their number says nothing.
+    let device = vpc.ports[1].id.parse::<cloud_domain::PortId>().unwrap().tap_device();
+    let unplugged = Instant::now();
+    host.ovs.vsctl(&["del-port", BRIDGE, &device]);
+    eventually("the port is plugged again", async || one.pings(TWO.1) == 5).await;
+    assert!(unplugged.elapsed() < Duration::from_secs(8), "{:?}", unplugged.elapsed());
 
     // A whole bridge: ports, flows and all.
     host.ovs.vsctl(&["del-br", BRIDGE]);

@@ -72,7 +72,7 @@ pub trait StorageBackend: Send + Sync + 'static {
     /// Grows a whole volume. [`StorageError::VolumeInUse`] where a process has it open.
     async fn grow_volume(&self, id: VolumeId, size: Mib) -> Result<Volume, StorageError>;
 
-    /// Every whole volume.
+    /// Every whole volume that can be read; that one is not among them says nothing of it.
     async fn volumes(&self) -> Result<Vec<Volume>, StorageError>;
 
     /// The volumes, unfinished and lost ones included, whose source is this image.

@@ -133,10 +133,10 @@ impl Storage {
         .await
     }
 
-    /// Every volume, of any cloud.
+    /// Every volume that can be read, of any cloud. One that is not among them is not said to be missing.
     ///
     /// # Errors
-    /// Where the pool cannot be read as a whole: a list that misses one would be taken for a fact.
+    /// Where the pool is not healthy.
     pub async fn volumes(&self) -> Result<Vec<Volume>, StorageError> {
         self.run(
             "listing volumes",

@@ -96,6 +96,10 @@ pub(super) fn volume(volume: &Volume) -> wire::Volume {
         path: volume.path.to_string_lossy().into_owned(),
         format: volume.format.to_string(),
         pool: volume.pool.to_string(),
+        image_id: match volume.source {
+            Source::Blank => String::new(),
+            Source::Image { image_id } => image_id.to_string(),
+        },
     }
 }
 

@@ -185,3 +185,28 @@ async fn another_user_reaches_a_volume_that_it_was_handed() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     agent.remove(&volume.owner.unwrap().resource_id).await.unwrap();
 }
+
+/// What a gateway's inventory goes by.
+#[tokio::test]
+async fn a_file_that_somebody_took_away_is_missing_until_it_is_back() {
+    let agent = Agent::start().await;
+    let image = agent.put_whole("qcow2", &patterned()).await.unwrap();
+    let (lost, kept) = (from(&image, 8), blank(1));
+    let volume = agent.ensure(&lost, true).await.unwrap();
+    let other = agent.ensure(&kept, true).await.unwrap();
+    assert_eq!((volume.image_id.as_str(), other.image_id.as_str()), (image.id.as_str(), ""));
+    run("qemu-io", &["-f", "qcow2", "-c", "write -P 0x11 2M 1M", &volume.path]);
+    let aside = format!("{}.aside", volume.path);
+    fs::rename(&volume.path, &aside).unwrap();
+    assert_eq!(agent.volumes().await.unwrap(), [other.clone()]);
+    for may_create in [false, true] {
+        assert_eq!(reason(agent.ensure(&lost, may_create).await), "DATA_MISSING", "never made anew");
+    }
+    // One that cannot be read hides no other, and is not said to be missing.
+    fs::write(&volume.path, "rubbish").unwrap();
+    assert_eq!(agent.volumes().await.unwrap(), [other]);
+    assert_ne!(reason(agent.ensure(&lost, false).await), "DATA_MISSING");
+    fs::rename(&aside, &volume.path).unwrap();
+    assert_eq!(agent.volumes().await.unwrap().len(), 2);
+    assert!(reads(&agent.ensure(&lost, false).await.unwrap(), "0x11", "2M 1M"));
+}

@@ -320,6 +320,19 @@ impl SimHost {
         self.shared.model().is.volumes.remove(id).is_some()
     }
 
+    /// Somebody puts a volume there by hand: one that was taken away, or one that nobody ordered. Its tag says which it is.
+    pub fn put_volume(&self, volume: SimVolume) {
+        self.shared.model().is.volumes.insert(volume.owner.resource_id.clone(), volume);
+    }
+
+    /// A guest is there that nobody ordered. Its tag says which it is.
+    pub fn put_domain(&self, domain: Domain) {
+        let mut model = self.shared.model();
+        let id = domain.owner.resource_id.clone();
+        model.is.domains.insert(id.clone(), domain);
+        model.changed(&id);
+    }
+
     /// Somebody unplugs a port by hand. False: there is none.
     #[must_use]
     pub fn remove_port(&self, id: &str) -> bool {

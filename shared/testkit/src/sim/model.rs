@@ -57,6 +57,7 @@ impl Domain {
             reason: self.reason.into(),
             boot_generation: self.boot_generation,
             started_at: self.started_at.map(Into::into),
+            volume_ids: self.spec.disks.iter().map(|disk| disk.volume_id.clone()).collect(),
         }
     }
 

@@ -176,6 +176,7 @@ impl SimVolume {
             path: self.path.clone(),
             format: "qcow2".into(),
             pool: self.pool.clone(),
+            image_id: self.image_id.clone().unwrap_or_default(),
         }
     }
 }

@@ -24,6 +24,19 @@ pub enum Desired {
     Cleaned,
 }
 
+/// What happens when a guest ends without having been asked to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum RestartPolicy {
+    /// It stays off.
+    #[default]
+    Never,
+    /// It is started again where it crashed.
+    OnFailure,
+    /// It is started again.
+    Always,
+}
+
 /// A NIC of an instance, with the names users see. The truth about its address is the port's row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Nic {
@@ -106,6 +119,18 @@ pub struct Instance {
     pub stop_requested_at: Option<Timestamp>,
     /// Until when it may be STARTING.
     pub start_deadline: Option<Timestamp>,
+    /// What happens when its guest ends by itself.
+    #[serde(default)]
+    pub restart_policy: RestartPolicy,
+    /// How often in a row its guest ended soon after it was started.
+    #[serde(default)]
+    pub quick_ends: u32,
+    /// When a guest that ended by itself is started again.
+    #[serde(default)]
+    pub restart_at: Option<Timestamp>,
+    /// Its volumes whose data are missing. While there are any it is ERROR, and nothing is done to its guest.
+    #[serde(default)]
+    pub missing: Vec<VolumeId>,
 }
 
 impl Instance {

@@ -66,6 +66,9 @@ pub struct Volume {
     pub image: Option<ImageId>,
     /// That image's name.
     pub image_name: String,
+    /// It is ERROR because its data are not on its host. It ends with that.
+    #[serde(default)]
+    pub data_missing: bool,
 }
 
 impl Volume {

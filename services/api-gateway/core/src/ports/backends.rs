@@ -1,6 +1,6 @@
 //! The agents of the hosts, as the business sees them. Implemented by gRPC clients.
 
-use std::net::Ipv4Addr;
+use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use async_trait::async_trait;
 use cloud_domain::{HostId, ImageId, Incarnation, InstanceId, MacAddr, PortId, SubnetId, Vni, VolumeId, VpcId};
@@ -151,6 +151,16 @@ pub struct Guest {
     pub boot_generation: u64,
     /// When it was started.
     pub started_at: Option<Timestamp>,
+    /// Its disks, the boot disk first.
+    pub volumes: Vec<VolumeId>,
+}
+
+impl Guest {
+    /// Whether a process holds its disks.
+    #[must_use]
+    pub const fn is_active(&self) -> bool {
+        matches!(self.power, GuestPower::Running | GuestPower::Paused)
+    }
 }
 
 /// Guests on hosts.
@@ -204,6 +214,23 @@ pub struct StoredVolume {
     pub pool: String,
 }
 
+/// A volume as its host's pool lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundVolume {
+    /// The volume.
+    pub id: VolumeId,
+    /// Its size in bytes, as a guest sees it.
+    pub size_bytes: u64,
+    /// The image that it was made from.
+    pub image: Option<ImageId>,
+    /// The pool it is in.
+    pub pool: String,
+    /// What a hypervisor there opens.
+    pub path: String,
+    /// `qcow2` or `raw`.
+    pub format: String,
+}
+
 /// Volumes and cached images on hosts.
 #[async_trait]
 pub trait StorageBackend: Send + Sync {
@@ -217,6 +244,8 @@ pub trait StorageBackend: Send + Sync {
     async fn ensure_volume(&self, spec: VolumeSpec) -> Result<StoredVolume, BackendError>;
     /// Removes a volume. What is gone is success.
     async fn remove_volume(&self, host: HostId, id: VolumeId, version: u64) -> Result<(), BackendError>;
+    /// Every volume of this cloud on a host whose data are there. One that cannot be read is left out.
+    async fn list_volumes(&self, host: HostId) -> Result<Vec<FoundVolume>, BackendError>;
 }
 
 /// What a host is told of a VPC.
@@ -277,6 +306,19 @@ pub struct PluggedPort {
     pub device: String,
 }
 
+/// What a host has of a VPC.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundVpc {
+    /// The VPC.
+    pub id: VpcId,
+    /// Its network identifier.
+    pub vni: u32,
+    /// Epoch and generation that the agent last applied; zero where it was restarted since.
+    pub order: (u64, u64),
+    /// The ports that are plugged there.
+    pub ports: BTreeSet<PortId>,
+}
+
 /// Virtual networks on hosts.
 #[async_trait]
 pub trait NetworkBackend: Send + Sync {
@@ -284,4 +326,6 @@ pub trait NetworkBackend: Send + Sync {
     async fn apply(&self, host: HostId, slice: &VpcSlice) -> Result<Vec<PluggedPort>, BackendError>;
     /// Makes the host forget a VPC.
     async fn remove(&self, host: HostId, vpc: VpcId, generation: u64) -> Result<(), BackendError>;
+    /// What a host has of every VPC of this cloud.
+    async fn list_vpcs(&self, host: HostId) -> Result<Vec<FoundVpc>, BackendError>;
 }

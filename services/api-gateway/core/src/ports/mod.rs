@@ -5,11 +5,12 @@ mod images;
 mod store;
 
 pub use backends::{
-    BackendError, ComputeBackend, DiskSpec, Guest, GuestPower, GuestReason, GuestSpec, GuestTarget, NetworkBackend,
-    NicSpec, PluggedPort, SlicePort, SliceSubnet, StorageBackend, StoredVolume, VolumeSpec, VpcSlice,
+    BackendError, ComputeBackend, DiskSpec, FoundVolume, FoundVpc, Guest, GuestPower, GuestReason, GuestSpec,
+    GuestTarget, NetworkBackend, NicSpec, PluggedPort, SlicePort, SliceSubnet, StorageBackend, StoredVolume,
+    VolumeSpec, VpcSlice,
 };
 pub use images::{FetchError, ImageFile, ImageStore};
 pub use store::{
-    Changed, Changes, Claim, Cursor, EventQuery, HeardAgent, Key, Query, Store, StoreError, Tx, VpcSnapshot, WorkItem,
-    WorkKind,
+    Audited, Changed, Changes, Claim, Cursor, EventQuery, HeardAgent, Key, Query, Store, StoreError, Tx, VpcSnapshot,
+    WorkItem, WorkKind,
 };

@@ -6,10 +6,11 @@ use cloud_domain::{CloudId, HostId, ProjectId, SessionId, SubnetId, Vni, VpcId};
 use uuid::Uuid;
 
 use crate::{
+    Kind,
     filter::{Filter, Order},
     model::{
-        AgentRole, Amounts, DoneRequest, Event, NewEvent, Port, Quota, RequestKey, Resource, Shortage, Subnet,
-        Timestamp, Value,
+        AgentRole, Amounts, DoneRequest, Event, Host, Instance, NewEvent, Port, Quota, RequestKey, Resource, Shortage,
+        Subnet, Timestamp, Value, Volume,
     },
 };
 
@@ -44,11 +45,13 @@ pub enum WorkKind {
     Image,
     /// Tell every host of a VPC its state.
     Vpc,
+    /// Remove from a host what no row knows there.
+    Orphan,
 }
 
 impl WorkKind {
     /// Every kind.
-    pub const ALL: [Self; 4] = [Self::Instance, Self::Volume, Self::Image, Self::Vpc];
+    pub const ALL: [Self; 5] = [Self::Instance, Self::Volume, Self::Image, Self::Vpc, Self::Orphan];
 
     /// The name in the database.
     #[must_use]
@@ -58,6 +61,7 @@ impl WorkKind {
             Self::Volume => "volume",
             Self::Image => "image",
             Self::Vpc => "vpc",
+            Self::Orphan => "orphan",
         }
     }
 }
@@ -143,6 +147,21 @@ pub struct EventQuery {
     pub after: Option<u64>,
     /// How many at most.
     pub limit: u32,
+}
+
+/// A live row, as [`Store::audit`] shows it. Hosts and subnets come first, then instances, then what belongs to them.
+#[derive(Debug)]
+pub enum Audited {
+    /// A host, and what its counters say is promised: processors, memory in MiB.
+    Host(Box<Host>, u64, u64),
+    /// A subnet.
+    Subnet(Box<Subnet>),
+    /// An instance.
+    Instance(Box<Instance>),
+    /// A port.
+    Port(Box<Port>),
+    /// A volume.
+    Volume(Box<Volume>),
 }
 
 /// A VPC's live subnets and ports, and how new they are: read in one snapshot.
@@ -245,6 +264,18 @@ pub trait Store: Clone + Send + Sync + 'static {
 
     /// What a project may have and has. None where it has no row: there is no such project, or it is deleted.
     fn quota(&self, project: ProjectId) -> impl Future<Output = Result<Option<Quota>, StoreError>> + Send;
+
+    /// The live VPCs that a host has ports in, and the generation of each.
+    fn vpc_generations(&self, host: HostId) -> impl Future<Output = Result<Vec<(VpcId, u64)>, StoreError>> + Send;
+
+    /// Which of these objects this database remembers to have deleted. The rows themselves may be gone.
+    fn tombstones(&self, kind: Kind, ids: &[Uuid]) -> impl Future<Output = Result<Vec<Uuid>, StoreError>> + Send;
+
+    /// Forgets deletions, and orphans that are gone, from before then. How many.
+    fn purge_tombstones(&self, before: Timestamp) -> impl Future<Output = Result<u64, StoreError>> + Send;
+
+    /// Shows every live row that makes or carries a claim, all read in one snapshot.
+    fn audit(&self, see: impl FnMut(Audited) + Send) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Events of a project (or of all), newest first, older than `before`.
     fn events(
@@ -370,6 +401,18 @@ pub trait Tx: Send {
         vcpus: u32,
         memory_mib: u32,
     ) -> impl Future<Output = Result<bool, StoreError>> + Send;
+
+    /// What is promised to instances on a host. Until the transaction ends no other one can promise or take back: what is read of its instances
+    /// after this stays so.
+    fn lock_capacity_used(&mut self, host: HostId) -> impl Future<Output = Result<(u64, u64), StoreError>> + Send;
+
+    /// Corrects what is promised to instances on a host. Only after [`Self::lock_capacity_used`].
+    fn set_capacity_used(
+        &mut self,
+        host: HostId,
+        vcpus: u64,
+        memory_mib: u64,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Takes a promise back.
     fn release_capacity(

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Context, Failure, Outcome, event, volume::same};
 use crate::{
-    model::{Image, ImageStatus, Timestamp},
+    model::{AgentRole, Image, ImageStatus, Timestamp},
     ports::{BackendError, FetchError, ImageFile, Store, Tx, WorkItem},
 };
 
@@ -68,6 +68,12 @@ async fn delete<S: Store>(context: &Context<S>, item: &WorkItem, read: Image) ->
 async fn evict<S: Store>(context: &Context<S>, row: &Image) -> Result<Outcome, Failure> {
     let mut outcome = Outcome::Done;
     for (host, _) in context.registry.hosts() {
+        let present = context.present(host, AgentRole::Storage);
+        let inventories = context.registry.inventories();
+        if !present.is_ok_and(|session| inventories.is_taken(host, AgentRole::Storage, session)) {
+            outcome = Outcome::Again(EVICT_AGAIN);
+            continue;
+        }
         match context.backends.storage.remove_image(host, row.id(), row.meta.version).await {
             Ok(()) | Err(BackendError::NotFound(_)) => {}
             Err(BackendError::Precondition(_) | BackendError::Unreachable(_)) => outcome = Outcome::Again(EVICT_AGAIN),

@@ -18,19 +18,27 @@
 //! Work that fails is tried again, later and later, without end. What cannot succeed (the agent refuses, the deadline of a start has passed)
 //! becomes the resource's status, with the reason; then the reconciler's job is to leave nothing behind.
 //!
+//! What nobody asked for is found by the hosts' inventories (`inventory`) and by comparing the database with itself (`audit`); they
+//! wake work, and the work decides.
+//!
 //! [`Tx::guard`]: crate::ports::Tx::guard
 
+mod audit;
 mod image;
 mod instance;
+mod inventory;
 mod locks;
 mod network;
+mod orphan;
 mod runner;
 mod volume;
+mod volume_data;
 mod watch;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use cloud_domain::HostId;
+use cloud_domain::{HostId, SessionId};
+use uuid::Uuid;
 
 use crate::{
     model::{AgentRole, NewEvent, Resource},
@@ -55,6 +63,9 @@ pub struct Backends {
     /// Image files.
     pub images: Arc<dyn ImageStore>,
 }
+
+/// How long work waits for a host's inventory before it is tried again later: a worker that waits is one less for other hosts.
+const INVENTORY_WAIT: Duration = Duration::from_secs(1);
 
 /// What reconcilers share.
 struct Context<S> {
@@ -87,6 +98,9 @@ enum Failure {
     /// An image could not be had.
     #[error(transparent)]
     Image(#[from] FetchError),
+    /// Data that it needs are not there any more.
+    #[error("{0}")]
+    DataMissing(String),
     /// It can never be done as things are.
     #[error("{0}")]
     Final(String),
@@ -97,7 +111,7 @@ impl Failure {
     fn is_final(&self) -> bool {
         match self {
             Self::Backend(error) => error.is_final(),
-            Self::Image(FetchError::Refused(_)) | Self::Final(_) => true,
+            Self::Image(FetchError::Refused(_)) | Self::DataMissing(_) | Self::Final(_) => true,
             Self::Image(FetchError::Later(_)) | Self::Store(_) => false,
         }
     }
@@ -111,17 +125,49 @@ impl<S: Store> Context<S> {
         Ok(tx)
     }
 
-    /// Fails where an agent has been silent: waiting for it in vain would take a worker from other hosts' work. Its return wakes the work.
-    fn reach(&self, host: HostId, role: AgentRole) -> Result<(), BackendError> {
-        match self.registry.silence(host, role) {
-            None => Ok(()),
-            Some(silence) => Err(BackendError::Unreachable(format!(
-                "host {}: its {}-agent has been silent for {} s",
-                self.registry.name(host),
-                role.as_str(),
-                silence.as_secs()
-            ))),
+    /// The present run of an agent. Fails where it has been silent: waiting for it in vain would take a worker from other hosts' work. Its return
+    /// wakes the work.
+    fn present(&self, host: HostId, role: AgentRole) -> Result<SessionId, BackendError> {
+        let agent = || format!("host {}: its {}-agent", self.registry.name(host), role.as_str());
+        match (self.registry.silence(host, role), self.registry.agent(host, role)) {
+            (Some(silence), _) => {
+                Err(BackendError::Unreachable(format!("{} has been silent for {} s", agent(), silence.as_secs())))
+            }
+            (None, Some(present)) => Ok(present.session),
+            (None, None) => Err(BackendError::Unreachable(format!("{} has not registered", agent()))),
         }
+    }
+
+    /// Fails where an agent is silent, or where its present run has not said yet what it has: nothing is ordered of it before.
+    async fn reach(&self, host: HostId, role: AgentRole) -> Result<(), BackendError> {
+        let session = self.present(host, role)?;
+        let inventories = self.registry.inventories();
+        if inventories.is_taken(host, role, session) {
+            return Ok(());
+        }
+        // Usually asked for by whatever made the session new; where that was another gateway, here.
+        inventories.again(host);
+        if inventories.wait(host, role, session, INVENTORY_WAIT).await {
+            return Ok(());
+        }
+        let (host, role) = (self.registry.name(host), role.as_str());
+        Err(BackendError::Unreachable(format!("host {host}: its {role}-agent has not said yet what it has")))
+    }
+
+    /// Has work looked at. Where it does not hurry, not as new intent: an attempt that fails causes changes itself.
+    async fn wake(&self, kind: WorkKind, ids: BTreeSet<Uuid>, hurry: bool) -> Result<(), StoreError> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let mut tx = self.store.begin_background().await?;
+        for id in ids {
+            if hurry {
+                tx.enqueue(kind, id).await?;
+            } else {
+                tx.wake(kind, id).await?;
+            }
+        }
+        tx.commit().await
     }
 
     async fn reconcile(&self, item: &WorkItem) -> Result<Outcome, Failure> {
@@ -130,6 +176,7 @@ impl<S: Store> Context<S> {
             WorkKind::Volume => volume::reconcile(self, item).await,
             WorkKind::Image => image::reconcile(self, item).await,
             WorkKind::Vpc => network::reconcile(self, item).await,
+            WorkKind::Orphan => orphan::reconcile(self, item).await,
         }
     }
 }

@@ -14,7 +14,7 @@ use futures::future::join_all;
 use super::{Context, Failure, Outcome, locks::KeyedLocks};
 use crate::{
     model::{AgentRole, Host, Port, Subnet, Vpc},
-    ports::{BackendError, PluggedPort, SlicePort, SliceSubnet, Store, VpcSlice, VpcSnapshot, WorkItem},
+    ports::{PluggedPort, SlicePort, SliceSubnet, Store, VpcSlice, VpcSnapshot, WorkItem},
 };
 
 /// What an agent was last told.
@@ -45,6 +45,11 @@ impl Slices {
         };
     }
 
+    /// What a host was told is not what it has: the next push is made in any case.
+    pub(super) fn forget(&self, host: HostId, vpc: VpcId) {
+        self.set((host, vpc), None);
+    }
+
     fn hosts_of(&self, vpc: VpcId) -> Vec<HostId> {
         let all = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
         all.keys().filter(|(_, v)| *v == vpc).map(|(h, _)| *h).collect()
@@ -57,12 +62,10 @@ pub(super) async fn apply<S: Store>(
     host: HostId,
     vpc: VpcId,
 ) -> Result<Vec<PluggedPort>, Failure> {
-    context.reach(host, AgentRole::Network)?;
+    context.reach(host, AgentRole::Network).await?;
     let key = (host, vpc);
     let _push = context.slices.pushes.lock(&key).await;
-    let agent = context.registry.agent(host, AgentRole::Network);
-    let session =
-        agent.ok_or_else(|| BackendError::Unreachable("the network-agent has not registered".into()))?.session;
+    let session = context.present(host, AgentRole::Network)?;
     let Some(VpcSnapshot { generation, subnets, ports }) = context.store.vpc_snapshot(vpc).await? else {
         return Err(Failure::Final(format!("VPC {vpc} has no row")));
     };

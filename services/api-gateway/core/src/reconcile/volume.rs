@@ -1,6 +1,6 @@
-//! Volumes: removing those that shall be gone. Making one belongs to the instance it is first attached to.
+//! Volumes: removing those that shall be gone, and seeing that the others' data are there. Making one belongs to the instance it is first attached to.
 
-use super::{Context, Failure, Outcome, event};
+use super::{Context, Failure, Outcome, event, volume_data};
 use crate::{
     model::{AgentRole, Resource, Timestamp, Volume, VolumeStatus, held_by_volume},
     ports::{Store, StoreError, Tx, WorkItem},
@@ -8,11 +8,14 @@ use crate::{
 
 pub(super) async fn reconcile<S: Store>(context: &Context<S>, item: &WorkItem) -> Result<Outcome, Failure> {
     let Some(read) = context.store.get::<Volume>(item.id).await? else { return Ok(Outcome::Done) };
-    if read.status != VolumeStatus::Deleting {
-        return Ok(Outcome::Done);
+    match read.status {
+        VolumeStatus::Deleting => {}
+        VolumeStatus::Available | VolumeStatus::InUse => return volume_data::reconcile(context, item, &read).await,
+        VolumeStatus::Error if read.data_missing => return volume_data::reconcile(context, item, &read).await,
+        VolumeStatus::Creating | VolumeStatus::Error | VolumeStatus::Deleted => return Ok(Outcome::Done),
     }
     if let Some(host) = read.host {
-        context.reach(host, AgentRole::Storage)?;
+        context.reach(host, AgentRole::Storage).await?;
         context.backends.storage.remove_volume(host, read.id(), read.meta.version).await?;
     }
     let mut tx = context.begin(item).await?;

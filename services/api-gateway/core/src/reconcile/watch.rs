@@ -1,4 +1,4 @@
-//! Watching the hosts: what their hypervisors report wakes work at once, and a sweep finds what they did not report.
+//! Looking after the hosts: what their hypervisors report wakes work at once, and inventories find what nobody reported.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -6,18 +6,18 @@ use std::{
     time::Duration,
 };
 
-use cloud_domain::{HostId, InstanceId, InstanceStatus};
+use cloud_domain::HostId;
 use futures::StreamExt;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::sleep;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use super::{Context, Failure};
+use super::{Context, Failure, inventory};
 use crate::{
-    model::{Desired, Host, Instance},
-    ports::{Changes, Guest, GuestPower, Query, Store, StoreError, Tx, WorkKind},
+    model::Host,
+    ports::{Changes, Store, StoreError, WorkKind},
 };
 
-/// How often to look for hosts that have joined.
+/// How often to look for hosts that have joined, and to say that this process runs.
 const LOOK: Duration = Duration::from_secs(1);
 /// Rows of hosts read together.
 const HOSTS: u32 = 500;
@@ -26,7 +26,7 @@ const AGAIN: Duration = Duration::from_millis(500);
 /// Changes looked at together at most.
 const BATCH: usize = 256;
 
-/// Watches every host until `shutdown`.
+/// Looks after every host until `shutdown`.
 pub(super) async fn run<S: Store>(context: Arc<Context<S>>, shutdown: CancellationToken) {
     let mut watchers: HashMap<HostId, AbortOnDropHandle<()>> = HashMap::new();
     let mut known = 0;
@@ -41,13 +41,14 @@ pub(super) async fn run<S: Store>(context: Arc<Context<S>>, shutdown: Cancellati
         for (host, _) in context.registry.hosts() {
             // One that has ended has panicked: it is started again.
             if watchers.get(&host).is_none_or(AbortOnDropHandle::is_finished) {
-                let watcher = tokio::spawn(watch(Arc::clone(&context), host));
+                let watcher = tokio::spawn(look_after(Arc::clone(&context), host));
                 watchers.insert(host, AbortOnDropHandle::new(watcher));
             }
         }
         tokio::select! {
             () = shutdown.cancelled() => {}
             () = sleep(LOOK) => {}
+            () = context.registry.inventories().unwatched() => {}
         }
     }
 }
@@ -66,10 +67,14 @@ async fn share<S: Store>(context: &Context<S>, known: &mut u64) -> Result<(), St
     Ok(())
 }
 
-/// Watches one host for ever.
-async fn watch<S: Store>(context: Arc<Context<S>>, host: HostId) {
+/// Looks after one host for ever.
+async fn look_after<S: Store>(context: Arc<Context<S>>, host: HostId) {
+    futures::join!(watch(&context, host), inventory::keep(&context, host));
+}
+
+async fn watch<S: Store>(context: &Context<S>, host: HostId) {
     loop {
-        if let Err(error) = watch_once(&context, host).await {
+        if let Err(error) = watch_once(context, host).await {
             tracing::debug!(%host, %error, "the host cannot be watched now");
         }
         sleep(AGAIN).await;
@@ -80,51 +85,10 @@ async fn watch_once<S: Store>(context: &Context<S>, host: HostId) -> Result<(), 
     // A start alone is several changes: those that have come are looked at together.
     let mut changes = context.backends.compute.watch(host).await?.ready_chunks(BATCH);
     // What changed while nobody watched is found by comparing.
-    sweep(context, host).await?;
-    let mut next_sweep = Instant::now() + context.settings.sweep_interval;
-    loop {
-        tokio::select! {
-            change = changes.next() => match change {
-                Some(ids) => wake(context, ids.into_iter().collect()).await?,
-                None => return Ok(()),
-            },
-            () = sleep_until(next_sweep) => {
-                sweep(context, host).await?;
-                next_sweep = Instant::now() + context.settings.sweep_interval;
-            }
-        }
+    context.registry.inventories().again(host);
+    while let Some(ids) = changes.next().await {
+        let ids: BTreeSet<_> = ids.iter().map(|id| *id.as_uuid()).collect();
+        context.wake(WorkKind::Instance, ids, false).await?;
     }
-}
-
-/// Compares a host's guests with what they should be, and wakes the work of those that differ.
-async fn sweep<S: Store>(context: &Context<S>, host: HostId) -> Result<(), Failure> {
-    let guests: HashMap<_, _> = context.backends.compute.list(host).await?.into_iter().map(|g| (g.id, g)).collect();
-    let rows: Vec<Instance> = context.store.list(&Query::by("host_id", &host)).await?;
-    wake(context, rows.iter().filter(|row| differs(row, guests.get(&row.id()))).map(Instance::id).collect()).await
-}
-
-/// Has instances looked at. Not as new intent: an attempt that fails causes changes itself.
-async fn wake<S: Store>(context: &Context<S>, ids: BTreeSet<InstanceId>) -> Result<(), Failure> {
-    if ids.is_empty() {
-        return Ok(());
-    }
-    let mut tx = context.store.begin_background().await?;
-    for id in ids {
-        tx.wake(WorkKind::Instance, *id.as_uuid()).await?;
-    }
-    tx.commit().await?;
     Ok(())
-}
-
-fn differs(row: &Instance, guest: Option<&Guest>) -> bool {
-    let running = guest.is_some_and(|g| g.power == GuestPower::Running);
-    match row.status {
-        InstanceStatus::Running => !guest
-            .is_some_and(|g| running && g.incarnation == row.incarnation && g.boot_generation >= row.boot_generation),
-        InstanceStatus::Paused => !guest.is_some_and(|g| g.power == GuestPower::Paused),
-        InstanceStatus::Stopped => running,
-        InstanceStatus::Error => guest.is_some() && (running || row.desired == Desired::Cleaned),
-        // Work is under way or due anyway.
-        _ => false,
-    }
 }

@@ -1,12 +1,8 @@
 //! Hosts: what operators see of them, and what their agents say.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use cloud_domain::{CloudId, HostId, HostName, ProjectId, SessionId, VpcId};
+use cloud_domain::{CloudId, HostId, HostName, ProjectId, SessionId};
 use uuid::Uuid;
 
 use super::{
@@ -15,8 +11,8 @@ use super::{
 };
 use crate::{
     CoreError, Kind,
-    model::{Agent, AgentRole, Caller, Host, HostCapacity, Instance, Labels, Meta, NewEvent, Timestamp},
-    ports::{HeardAgent, Query, Store, Tx, WorkKind},
+    model::{Agent, AgentRole, Caller, Host, HostCapacity, Instance, Labels, Meta, NewEvent, Orphan, Timestamp},
+    ports::{HeardAgent, Query, Store, Tx},
 };
 
 /// An agent announces itself.
@@ -72,6 +68,10 @@ pub struct HostView {
     pub memory_used_mib: u64,
     /// Live instances.
     pub instances: u64,
+    /// When what it has was last compared with what it shall have.
+    pub inventoried_at: Option<Timestamp>,
+    /// What it has that no row knows there.
+    pub orphans: u64,
 }
 
 /// The machines under the cloud.
@@ -129,12 +129,6 @@ impl<S: Store> HostService<S> {
         host.meta.name.clone_from(&input.host_name);
         let offered = input.capacity.clone();
         host.capacity.take(input.role, input.capacity);
-        // What may have happened on the host while the agent was away is looked at, instance by instance. The work first, as a worker
-        // takes them.
-        let instances: Vec<Instance> = tx.list(&Query::by("host_id", &input.host)).await?;
-        for instance in &instances {
-            tx.enqueue(WorkKind::Instance, instance.meta.id).await?;
-        }
         if is_new {
             super::lookup::insert(&mut tx, &host).await?;
             tx.event(joined(&host)).await?;
@@ -142,14 +136,7 @@ impl<S: Store> HostService<S> {
             tx.update(&mut host).await?;
         }
         self.set_capacity(&mut tx, &host).await?;
-        if input.role == AgentRole::Network {
-            let vpcs: BTreeSet<VpcId> = instances.iter().flat_map(|i| &i.nics).map(|n| n.vpc).collect();
-            for vpc in vpcs {
-                tx.enqueue(WorkKind::Vpc, *vpc.as_uuid()).await?;
-            }
-        }
-        // Before the work can be seen: it must find this run of the agent, or it would take what the last one was told for known. Where the
-        // commit fails, the agent registers again.
+        // Where the commit fails, the agent registers again.
         if !self.store.is_exclusive() {
             let heard = HeardAgent {
                 host: input.host,
@@ -166,6 +153,12 @@ impl<S: Store> HostService<S> {
         self.registry.registered(input.host, &input.host_name, input.role, reference, &input.version);
         tx.commit().await?;
         self.registry.offers(input.host, input.role, &offered);
+        // What may have happened on the host while the agent was away is found by taking its inventory. One that only tells a gateway about
+        // itself again that was started anew has been asked already.
+        let inventories = self.registry.inventories();
+        if !inventories.is_taken(input.host, input.role, input.session) {
+            inventories.again(input.host);
+        }
         Ok((self.store.identity().0, self.settings.heartbeat_interval))
     }
 
@@ -185,17 +178,14 @@ impl<S: Store> HostService<S> {
         if !self.registry.heartbeat(input.host, input.role, input.session, &input.backend_error) {
             return Ok(true);
         }
-        let came_back = !was_up && self.registry.is_up(input.host);
-        if !self.registry.differs(input.host, input.role, &input.capacity) && !came_back {
+        if !was_up && self.registry.is_up(input.host) {
+            self.registry.inventories().again(input.host);
+        }
+        if !self.registry.differs(input.host, input.role, &input.capacity) {
             return Ok(false);
         }
         let mut tx = self.store.begin().await?;
         let Some(mut host) = tx.get::<Host>(*input.host.as_uuid()).await? else { return Ok(true) };
-        if came_back {
-            for instance in tx.list::<Instance>(&Query::by("host_id", &input.host)).await? {
-                tx.enqueue(WorkKind::Instance, instance.meta.id).await?;
-            }
-        }
         let offered = input.capacity.clone();
         host.capacity.take(input.role, input.capacity);
         tx.update(&mut host).await?;
@@ -234,8 +224,9 @@ impl<S: Store> HostService<S> {
         let (state, reason) = self.registry.state(row.id());
         let (vcpus_used, memory_used_mib) = self.store.capacity_used(row.id()).await?;
         let instances = self.store.count::<Instance>("host_id", &row.id().to_string()).await?;
-        let agents = self.registry.health(row.id());
-        Ok(HostView { row, state, reason, agents, vcpus_used, memory_used_mib, instances })
+        let orphans = self.store.count::<Orphan>("host_id", &row.id().to_string()).await?;
+        let (agents, inventoried_at) = (self.registry.health(row.id()), self.registry.inventories().at(row.id()));
+        Ok(HostView { row, state, reason, agents, vcpus_used, memory_used_mib, instances, inventoried_at, orphans })
     }
 }
 

@@ -91,6 +91,9 @@ impl<S: Store> InstanceService<S> {
         row.desired = Desired::Running;
         row.incarnation = Incarnation::random();
         row.stop_requested_at = None;
+        // Begun anew by its user: what ended before does not count, and missing data are looked for again.
+        (row.quick_ends, row.restart_at) = (0, None);
+        row.missing.clear();
         row.start_deadline = Some(Timestamp::now().plus(self.settings.start_timeout));
         self.commit(tx, caller, &mut row, "instance.start").await?;
         Ok(row)
@@ -118,6 +121,7 @@ impl<S: Store> InstanceService<S> {
                 row.status = Stopping;
                 row.status_reason.clear();
                 row.desired = Desired::Stopped;
+                row.restart_at = None;
                 row.stop_requested_at = Some(Timestamp::now());
                 self.commit(tx, caller, &mut row, "instance.stop").await?;
             }
@@ -155,6 +159,9 @@ impl<S: Store> InstanceService<S> {
                 .ok_or_else(|| CoreError::not_found(crate::Kind::Instance, &asked.meta.name))?;
             match row.status {
                 InstanceStatus::Stopped => return Ok(row),
+                InstanceStatus::Error if !row.missing.is_empty() => {
+                    return Err(refuse(&row, "stop", &format!("is ERROR: {}", row.status_reason)));
+                }
                 _ if row.desired != Desired::Stopped => {
                     return Err(refuse(&row, "stop", "was given another order meanwhile"));
                 }

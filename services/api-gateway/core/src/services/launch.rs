@@ -12,7 +12,7 @@ use crate::{
     CoreError, Kind,
     model::{
         Amounts, Caller, Desired, Disk, Image, ImageStatus, Instance, InstanceType, Labels, Limited, Meta, Nic, Port,
-        Subnet, Timestamp, Visibility, Volume, VolumeStatus, Vpc,
+        RestartPolicy, Subnet, Timestamp, Visibility, Volume, VolumeStatus, Vpc,
     },
     ports::{Query, Store, Tx, WorkKind},
 };
@@ -40,6 +40,8 @@ pub struct Launch {
     pub user_data: String,
     /// The root disk's size in GiB; 0: the larger of the type's and the image's.
     pub root_disk_gib: u32,
+    /// What happens when its guest ends by itself.
+    pub restart_policy: RestartPolicy,
 }
 
 /// How many of the emptiest hosts are looked at first.
@@ -88,6 +90,7 @@ pub(super) async fn launch<S: Store>(
         root: true,
         image: Some(image.id()),
         image_name: image.meta.name.clone(),
+        data_missing: false,
     };
     let port_id = PortId::random();
     let ip = tx.free_address(subnet.id(), subnet.cidr).await?.ok_or_else(|| CoreError::Exhausted {
@@ -145,6 +148,10 @@ pub(super) async fn launch<S: Store>(
         holds_capacity: true,
         stop_requested_at: None,
         start_deadline: Some(Timestamp::now().plus(settings.start_timeout)),
+        restart_policy: request.restart_policy,
+        quick_ends: 0,
+        restart_at: None,
+        missing: Vec::new(),
     };
     insert(&mut tx, &instance).await?;
     tx.insert(&root).await?;

@@ -10,9 +10,11 @@ mod hosts;
 mod identity;
 mod images;
 mod instances;
+mod inventories;
 mod key_cache;
 mod launch;
 mod lookup;
+mod orphans;
 mod page;
 mod projects;
 mod quotas;
@@ -33,7 +35,9 @@ pub use hosts::{HeartbeatInput, HostService, HostView, RegisterInput};
 pub use identity::{IdentityService, KeyHash, SECRET_PREFIX, new_secret};
 pub use images::{ImageService, NewImage};
 pub use instances::InstanceService;
+pub use inventories::Inventories;
 pub use launch::Launch;
+pub use orphans::{Adoption, OrphanService};
 pub use page::{Page, PageRequest};
 pub use projects::ProjectService;
 pub use quotas::{QuotaService, QuotaView};
@@ -71,7 +75,7 @@ pub struct Settings {
     pub mtu: u32,
     /// How long an import may take.
     pub import_timeout: Duration,
-    /// How often each host's guests are compared with what they should be.
+    /// How often what each host has is compared with what it shall have.
     pub sweep_interval: Duration,
     /// The limits of projects that have none of their own; what is not named has none.
     pub quota: Amounts,
@@ -87,6 +91,10 @@ pub struct Settings {
     pub watches_per_key: usize,
     /// Batches of changes that wait for a watcher at most; one that falls further behind is disconnected.
     pub watch_buffer: usize,
+    /// How often the rows and counters of the database are compared with each other.
+    pub audit_interval: Duration,
+    /// How long deletions are remembered.
+    pub tombstone_retention: Duration,
 }
 
 impl Default for Settings {
@@ -110,6 +118,8 @@ impl Default for Settings {
             purge_interval: Duration::from_secs(600),
             watches_per_key: 100,
             watch_buffer: 1024,
+            audit_interval: Duration::from_secs(600),
+            tombstone_retention: Duration::from_secs(365 * 24 * 3600),
         }
     }
 }
@@ -129,6 +139,8 @@ pub struct Services<S> {
     pub vpcs: VpcService<S>,
     /// Hosts and what their agents say.
     pub hosts: HostService<S>,
+    /// What hosts have that no row knows.
+    pub orphans: OrphanService<S>,
     /// Who holds a key.
     pub identity: IdentityService<S>,
     /// Projects.
@@ -174,6 +186,7 @@ impl<S: Store> Services<S> {
             images,
             vpcs,
             hosts,
+            orphans: OrphanService::new(store.clone()),
             identity: IdentityService::new(store.clone(), cache.clone()),
             projects,
             api_keys: ApiKeyService::new(store.clone(), cache),

@@ -13,6 +13,7 @@ use std::{
 use cloud_domain::{HostId, SessionId};
 use tokio::time::Instant;
 
+use super::Inventories;
 use crate::{
     model::{AgentRole, Host, HostCapacity, Timestamp},
     ports::HeardAgent,
@@ -97,13 +98,20 @@ pub struct HostRegistry {
     timeout: Duration,
     hosts: Mutex<HashMap<HostId, HostEntry>>,
     pulse: Mutex<Option<Pulse>>,
+    inventories: Inventories,
 }
 
 impl HostRegistry {
     /// An empty registry; an agent is silent after `timeout`.
     #[must_use]
     pub fn new(timeout: Duration) -> Self {
-        Self { timeout, hosts: Mutex::default(), pulse: Mutex::default() }
+        Self { timeout, hosts: Mutex::default(), pulse: Mutex::default(), inventories: Inventories::default() }
+    }
+
+    /// What is known of the hosts' inventories.
+    #[must_use]
+    pub const fn inventories(&self) -> &Inventories {
+        &self.inventories
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<HostId, HostEntry>> {

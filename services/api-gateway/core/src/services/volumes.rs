@@ -62,6 +62,7 @@ impl<S: Store> VolumeService<S> {
             root: false,
             image: None,
             image_name: String::new(),
+            data_missing: false,
         };
         let mut tx = self.store.begin().await?;
         claim(&mut tx, &self.settings, caller, &held_by_volume(&row)).await?;

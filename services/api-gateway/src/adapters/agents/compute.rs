@@ -46,6 +46,12 @@ fn guest(state: &wire::InstanceState) -> Result<Guest, BackendError> {
         reason,
         boot_generation: state.boot_generation,
         started_at: state.started_at.as_ref().map(at),
+        volumes: state
+            .volume_ids
+            .iter()
+            .map(|id| id.parse())
+            .collect::<Result<_, _>>()
+            .map_err(|_| odd("a disk whose id is not a UUID"))?,
     })
 }
 

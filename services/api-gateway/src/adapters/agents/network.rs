@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use cloud_contracts::agent::{self as wire, apply_vpc_request::Message, network_service_client::NetworkServiceClient};
 use cloud_core::{
     model::AgentRole,
-    ports::{BackendError, NetworkBackend, PluggedPort, SlicePort, SliceSubnet, VpcSlice},
+    ports::{BackendError, FoundVpc, NetworkBackend, PluggedPort, SlicePort, SliceSubnet, VpcSlice},
 };
 use cloud_domain::{HostId, VpcId};
 use cloud_service_kit::channel::AgentChannel;
@@ -63,6 +63,17 @@ fn messages(slice: &VpcSlice, context: wire::CallContext) -> Vec<wire::ApplyVpcR
         .collect()
 }
 
+fn found_vpc(state: &wire::VpcState) -> Result<FoundVpc, BackendError> {
+    let owner = state.owner.as_ref().ok_or_else(|| odd("a VPC without an owner"))?;
+    let port = |p: &wire::PluggedPort| p.id.parse().map_err(|_| odd("a port whose id is not a UUID"));
+    Ok(FoundVpc {
+        id: owner.resource_id.parse().map_err(|_| odd("a VPC whose id is not a UUID"))?,
+        vni: state.vni,
+        order: (state.epoch, state.generation),
+        ports: state.ports.iter().map(port).collect::<Result<_, _>>()?,
+    })
+}
+
 #[async_trait]
 impl NetworkBackend for Agents {
     async fn apply(&self, host: HostId, slice: &VpcSlice) -> Result<Vec<PluggedPort>, BackendError> {
@@ -83,5 +94,11 @@ impl NetworkBackend for Agents {
         let message = wire::RemoveVpcRequest { context, vpc_id: vpc.to_string(), generation };
         self.call(host, &found, client(&found).remove_vpc(request(message))).await?;
         Ok(())
+    }
+
+    async fn list_vpcs(&self, host: HostId) -> Result<Vec<FoundVpc>, BackendError> {
+        let found = self.find(host, AgentRole::Network)?;
+        let call = async { client(&found).list_vpcs(request(wire::ListVpcsRequest {})).await };
+        self.call(host, &found, call).await?.vpcs.iter().map(found_vpc).collect()
     }
 }

@@ -9,7 +9,7 @@ use cloud_contracts::agent::{
 };
 use cloud_core::{
     model::AgentRole,
-    ports::{BackendError, ImageFile, StorageBackend, StoredVolume, VolumeSpec},
+    ports::{BackendError, FoundVolume, ImageFile, StorageBackend, StoredVolume, VolumeSpec},
 };
 use cloud_domain::{HostId, ImageId, VolumeId};
 use cloud_service_kit::{channel::AgentChannel, layers::NoDeadline};
@@ -41,6 +41,19 @@ fn settling(size_bytes: u64) -> Duration {
 
 fn client(found: &Found) -> StorageServiceClient<AgentChannel> {
     StorageServiceClient::new(found.channel.clone())
+}
+
+fn found_volume(volume: wire::Volume) -> Result<FoundVolume, BackendError> {
+    let owner = volume.owner.ok_or_else(|| odd("a volume without an owner"))?;
+    let image = Some(volume.image_id).filter(|id| !id.is_empty()).map(|id| id.parse()).transpose();
+    Ok(FoundVolume {
+        id: owner.resource_id.parse().map_err(|_| odd("a volume whose id is not a UUID"))?,
+        size_bytes: volume.size_bytes,
+        image: image.map_err(|_| odd("a volume of an image whose id is not a UUID"))?,
+        pool: volume.pool,
+        path: volume.path,
+        format: volume.format,
+    })
 }
 
 #[async_trait]
@@ -114,6 +127,12 @@ impl StorageBackend for Agents {
         let message = wire::RemoveVolumeRequest { context, id: id.to_string() };
         self.call(host, &found, client(&found).remove_volume(request(message))).await?;
         Ok(())
+    }
+
+    async fn list_volumes(&self, host: HostId) -> Result<Vec<FoundVolume>, BackendError> {
+        let found = self.find(host, AgentRole::Storage)?;
+        let call = async { client(&found).list_volumes(request(wire::ListVolumesRequest {})).await };
+        self.call(host, &found, call).await?.volumes.into_iter().map(found_volume).collect()
     }
 }
 

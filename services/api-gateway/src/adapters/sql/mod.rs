@@ -20,6 +20,7 @@ mod read;
 mod requests;
 mod retention;
 mod rows;
+mod truth;
 mod tx;
 mod work;
 mod writer;

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use cloud_core::{
+    Kind,
     model::{DoneRequest, Event, Quota, Resource, Timestamp, Value},
-    ports::{Changes, EventQuery, HeardAgent, Query, Store, StoreError, VpcSnapshot, WorkItem},
+    ports::{Audited, Changes, EventQuery, HeardAgent, Query, Store, StoreError, VpcSnapshot, WorkItem},
 };
 use cloud_domain::{CloudId, HostId, ProjectId, VpcId};
 use sqlx::{Any, AssertSqlSafe, Row, pool::PoolConnection};
@@ -13,7 +14,7 @@ use uuid::Uuid;
 
 use super::{
     SqlStore, SqlTx, agents, changes, error::fault, error::from_sqlx, filter, quota, requests, retention, rows,
-    rows::Values, work,
+    rows::Values, truth, work,
 };
 
 /// Events, in the order that [`event`] reads.
@@ -87,6 +88,22 @@ impl Store for SqlStore {
     async fn quota(&self, project: ProjectId) -> Result<Option<Quota>, StoreError> {
         let mut reader = self.reader().await?;
         quota::read(&mut reader, project).await
+    }
+
+    async fn vpc_generations(&self, host: HostId) -> Result<Vec<(VpcId, u64)>, StoreError> {
+        truth::vpc_generations(self, host).await
+    }
+
+    async fn tombstones(&self, kind: Kind, ids: &[Uuid]) -> Result<Vec<Uuid>, StoreError> {
+        truth::tombstones(self, kind, ids).await
+    }
+
+    async fn purge_tombstones(&self, before: Timestamp) -> Result<u64, StoreError> {
+        truth::purge(self, before).await
+    }
+
+    async fn audit(&self, see: impl FnMut(Audited) + Send) -> Result<(), StoreError> {
+        truth::audit(self, see).await
     }
 
     async fn list_events(&self, query: &EventQuery) -> Result<Vec<Event>, StoreError> {

@@ -18,7 +18,7 @@ use super::{
     changes::{EVENTS_PER_REVISION, event_revision},
     error::fault,
     error::from_sqlx,
-    quota, requests, retention, rows,
+    quota, requests, retention, rows, truth,
     writer::Loan,
 };
 
@@ -186,7 +186,11 @@ impl Tx for SqlTx {
         let meta = row.meta_mut();
         meta.version += 1;
         meta.updated_at = Timestamp::now();
-        rows::update(self.connection()?, row, revision).await
+        rows::update(self.connection()?, row, revision).await?;
+        match row.meta().deleted_at.filter(|_| R::KIND.leaves_tombstone()) {
+            Some(at) => truth::bury(self.connection()?, R::KIND, row.meta().id, at).await,
+            None => Ok(()),
+        }
     }
 
     async fn hosts_with_room(&mut self, vcpus: u32, memory_mib: u32, limit: u32) -> Result<Vec<HostId>, StoreError> {
@@ -211,6 +215,14 @@ impl Tx for SqlTx {
                    WHERE id = $3 AND vcpus_used + $1 <= vcpus_total AND memory_used + $2 <= memory_total";
         let query = sqlx::query(sql).bind(i64::from(vcpus)).bind(i64::from(memory_mib)).bind(host.to_string());
         Ok(query.execute(self.connection()?).await.map_err(from_sqlx)?.rows_affected() == 1)
+    }
+
+    async fn lock_capacity_used(&mut self, host: HostId) -> Result<(u64, u64), StoreError> {
+        truth::lock_capacity_used(self.connection()?, host).await
+    }
+
+    async fn set_capacity_used(&mut self, host: HostId, vcpus: u64, memory_mib: u64) -> Result<(), StoreError> {
+        truth::set_capacity_used(self.connection()?, host, (vcpus, memory_mib)).await
     }
 
     async fn release_capacity(&mut self, host: HostId, vcpus: u32, memory_mib: u32) -> Result<(), StoreError> {

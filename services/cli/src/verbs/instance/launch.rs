@@ -2,8 +2,8 @@
 
 use std::{fs, path::PathBuf};
 
-use clap::Args;
-use cloud_contracts::v1::{Instance, LaunchInstanceRequest, VolumeAttachment};
+use clap::{Args, ValueEnum};
+use cloud_contracts::v1::{Instance, LaunchInstanceRequest, VolumeAttachment, instance::RestartPolicy};
 use tokio::time::Instant;
 
 use super::start::running;
@@ -44,12 +44,27 @@ pub struct Launch {
     /// The root disk's size in GiB [default: the larger of the type's and the image's]
     #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "GIB")]
     root_disk: u32,
+    /// What happens when its guest ends by itself
+    #[arg(long, value_enum, default_value_t, value_name = "POLICY")]
+    restart: Restart,
     #[command(flatten)]
     labels: Labels,
     #[command(flatten)]
     wait: WaitArgs,
     #[command(flatten)]
     output: OutputArgs,
+}
+
+/// What happens when a guest ends by itself. One that its user stopped stays stopped under every policy.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Restart {
+    /// It stays off
+    #[default]
+    Never,
+    /// It is started again where it crashed
+    OnFailure,
+    /// It is started again
+    Always,
 }
 
 /// A text, or a file that has it.
@@ -101,6 +116,12 @@ impl Launch {
             ssh_keys,
             user_data: self.user_data.map(Text::read).transpose()?.unwrap_or_default(),
             root_disk_gib: self.root_disk,
+            restart_policy: match self.restart {
+                Restart::Never => RestartPolicy::Never,
+                Restart::OnFailure => RestartPolicy::OnFailure,
+                Restart::Always => RestartPolicy::Always,
+            }
+            .into(),
             ..Default::default()
         })
     }

@@ -199,6 +199,15 @@ async fn lost_flows_and_ports_come_back() {
     fake.host.lock().unwrap().flows.clear();
     engine.sweep(false).await.unwrap();
     assert_eq!(fake.host(), before);
+    // As many flows as before, and a port less.
+    fake.host.lock().unwrap().ports.remove(&port_id(1));
+    engine.sweep(false).await.unwrap();
+    assert!(fake.host().ports[&port_id(1)].ofport.is_some());
+    assert_eq!(fake.host().ports.len(), 2);
+    let before = fake.host();
+    let calls = *fake.calls.lock().unwrap();
+    engine.sweep(false).await.unwrap();
+    assert_eq!(*fake.calls.lock().unwrap(), calls + 2, "where all is well, flows are counted and ports are looked at");
     *fake.host.lock().unwrap() = Host::default();
     engine.resync().await.unwrap();
     assert_eq!(fake.host().devices, before.devices);

@@ -65,8 +65,14 @@ fn header(path: &Path) -> io::Result<Header> {
 pub(super) fn all(pool: &Pool) -> Result<Vec<Volume>, StorageError> {
     let mut volumes = Vec::new();
     for id in recorded(pool)? {
-        if let FoundVolume::Whole(volume) = find(pool, id)? {
-            volumes.push(volume);
+        match find(pool, id) {
+            Ok(FoundVolume::Whole(volume)) => volumes.push(volume),
+            Ok(_) => {}
+            // One that cannot be read must not hide the others. Who misses it asks for it, and is told.
+            Err(error) if files::metadata(&pool.volume(id)).is_ok() => {
+                tracing::warn!(volume_id = %id, error = %chain(&error), "a volume cannot be read: it is left out of the list");
+            }
+            Err(error) => return Err(error),
         }
     }
     Ok(volumes)

@@ -46,14 +46,24 @@ async fn stopped<S: Store>(
     }
     let mut tx = context.begin(item).await?;
     let mut row = same(&mut tx, read).await?;
-    row.status = become_status(&row, InstanceStatus::Stopped)?;
-    row.status_reason.clear();
+    // One whose data are missing does not run now, and is no less in ERROR for that.
+    let (status, action) = match row.missing.is_empty() {
+        true => (InstanceStatus::Stopped, "instance.stopped"),
+        false => (InstanceStatus::Error, "instance.error"),
+    };
+    row.status = become_status(&row, status)?;
+    if row.missing.is_empty() {
+        row.status_reason.clear();
+    } else {
+        row.status_reason = "it does not run, and the data of a volume of it are missing: see its volumes".to_owned();
+    }
     row.has_run |= ran;
     row.stop_requested_at = None;
     row.start_deadline = None;
     row.started_at = None;
+    row.restart_at = None;
     tx.update(&mut row).await?;
-    tx.event(event(&row, "instance.stopped", "")).await?;
+    tx.event(event(&row, action, &row.status_reason)).await?;
     tx.commit().await?;
     Ok(Outcome::Done)
 }

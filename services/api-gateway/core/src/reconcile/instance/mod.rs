@@ -1,6 +1,7 @@
 //! Instances: running, stopped or gone, as intended.
 
 mod down;
+mod ended;
 mod remove;
 mod up;
 
@@ -17,7 +18,7 @@ pub(super) async fn reconcile<S: Store>(context: &Context<S>, item: &WorkItem) -
     if row.meta.deleted_at.is_some() {
         return Ok(Outcome::Done);
     }
-    let done = match (context.reach(row.host, AgentRole::Compute), row.desired) {
+    let done = match (context.reach(row.host, AgentRole::Compute).await, row.desired) {
         (Err(silent), _) => Err(silent.into()),
         (Ok(()), Desired::Running) => up::reconcile(context, item, &row).await,
         (Ok(()), Desired::Stopped) => down::reconcile(context, item, &row).await,
@@ -50,7 +51,8 @@ async fn failed<S: Store>(
         } else {
             format!("could not be started within {} s: {failure}", context.settings.start_timeout.as_secs())
         };
-        return give_up(context, item, read, reason).await;
+        let lost = matches!(failure, Failure::DataMissing(_));
+        return give_up(context, item, read, reason, lost).await;
     }
     let reason = format!("trying again: {failure}");
     if read.status_reason != reason {
@@ -69,8 +71,15 @@ async fn give_up<S: Store>(
     item: &WorkItem,
     read: &Instance,
     reason: String,
+    lost: bool,
 ) -> Result<Outcome, Failure> {
     let mut tx = context.begin(item).await?;
+    if lost {
+        // Their own work finds out which, and says so on them.
+        for disk in &read.disks {
+            tx.enqueue(WorkKind::Volume, *disk.volume.as_uuid()).await?;
+        }
+    }
     let mut row = same(&mut tx, read).await?;
     row.status = become_status(&row, InstanceStatus::Error)?;
     row.desired = if row.has_run { Desired::Stopped } else { Desired::Cleaned };

@@ -28,7 +28,7 @@ pub(super) async fn reconcile<S: Store>(
     let volumes: Vec<Volume> = context.store.list(&Query::by("instance_id", &row.id())).await?;
     for volume in volumes.iter().filter(|v| goes(v)) {
         if let Some(host) = volume.host {
-            context.reach(host, AgentRole::Storage)?;
+            context.reach(host, AgentRole::Storage).await?;
             context.backends.storage.remove_volume(host, volume.id(), volume.meta.version).await?;
         }
     }
@@ -90,7 +90,10 @@ async fn release<S: Store>(
                 volume.host = None;
                 volume.host_name.clear();
             }
-            volume.status = VolumeStatus::Available;
+            // One whose data are missing stays ERROR, attached or not.
+            if !volume.data_missing {
+                volume.status = VolumeStatus::Available;
+            }
             volume.instance = None;
             volume.instance_name.clear();
         }

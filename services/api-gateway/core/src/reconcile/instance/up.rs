@@ -5,14 +5,14 @@ use std::time::Duration;
 use cloud_domain::{Incarnation, InstanceStatus};
 use futures::future::try_join_all;
 
-use super::{Context, Failure, Outcome, become_status, event, same, target};
+use super::{Context, Failure, Outcome, become_status, ended, event, same, target};
 use crate::{
-    model::{AgentRole, Desired, Instance, Timestamp, Volume, VolumeStatus},
+    model::{AgentRole, Instance, Timestamp, Volume, VolumeStatus},
     ports::{
         BackendError, DiskSpec, Guest, GuestPower, GuestReason, GuestSpec, NicSpec, Store, StoreError, StoredVolume,
         Tx, VolumeSpec, WorkItem, WorkKind,
     },
-    reconcile::{image, network},
+    reconcile::{image, network, volume_data},
 };
 
 /// How often to look whether a guest has rebooted.
@@ -25,11 +25,21 @@ pub(super) async fn reconcile<S: Store>(
     item: &WorkItem,
     row: &Instance,
 ) -> Result<Outcome, Failure> {
+    if !row.missing.is_empty() {
+        // Its guest may hold the only copy of the data open: nothing is done to it until they are back, or until its user says so.
+        return Ok(Outcome::Done);
+    }
+    if let Some(wait) = ended::remaining(row, Timestamp::now()) {
+        return match wait.is_zero() {
+            true => start_again(context, item, row, ended::why(row)).await,
+            false => Ok(Outcome::Again(wait)),
+        };
+    }
     if row.status != InstanceStatus::Starting {
         let guest = context.backends.compute.get(row.host, row.id()).await?;
         return match guest {
             Some(guest) if guest.incarnation == row.incarnation => present(context, item, row, guest).await,
-            Some(guest) if is_active(&guest) => adopt(context, item, row, &guest).await,
+            Some(guest) if guest.is_active() => adopt(context, item, row, &guest).await,
             // Gone from a healthy hypervisor, or another start of it ended there: start it again.
             _ => start_again(context, item, row, "it was missing on its host").await,
         };
@@ -38,17 +48,13 @@ pub(super) async fn reconcile<S: Store>(
         Ok(guest) => settle(context, item, row, guest).await,
         Err(failure @ Failure::Backend(BackendError::Precondition(_))) => {
             let guest = context.backends.compute.get(row.host, row.id()).await?;
-            match guest.filter(|g| is_active(g) && g.incarnation != row.incarnation) {
+            match guest.filter(|g| g.is_active() && g.incarnation != row.incarnation) {
                 Some(guest) => adopt(context, item, row, &guest).await,
                 None => Err(failure),
             }
         }
         Err(failure) => Err(failure),
     }
-}
-
-const fn is_active(guest: &Guest) -> bool {
-    matches!(guest.power, GuestPower::Running | GuestPower::Paused)
 }
 
 /// Takes another start of the instance that is on its host for the one that is wanted: one that was given up while the host did not answer,
@@ -119,12 +125,13 @@ async fn disks<S: Store>(context: &Context<S>, item: &WorkItem, row: &Instance) 
     }))
     .await?;
     // From here on a missing volume is missing data. Written before the guest is, so that nothing a guest wrote is ever made anew.
-    let fresh: Vec<&Volume> = made.iter().map(|(v, _)| v).filter(|v| v.status == VolumeStatus::Creating).collect();
+    let fresh = |v: &&Volume| v.status == VolumeStatus::Creating || v.data_missing;
+    let fresh: Vec<&Volume> = made.iter().map(|(v, _)| v).filter(fresh).collect();
     if !fresh.is_empty() {
         let mut tx = context.begin(item).await?;
         for volume in fresh {
             let mut volume = same(&mut tx, volume).await?;
-            volume.status = VolumeStatus::InUse;
+            volume_data::is_back(&mut volume);
             tx.update(&mut volume).await?;
         }
         tx.commit().await?;
@@ -143,7 +150,7 @@ async fn ensure_volume<S: Store>(
     volume: &Volume,
 ) -> Result<StoredVolume, Failure> {
     let may_create = volume.status == VolumeStatus::Creating;
-    context.reach(row.host, AgentRole::Storage)?;
+    context.reach(row.host, AgentRole::Storage).await?;
     if let Some(image) = volume.image.filter(|_| may_create) {
         // Sending an image may take minutes: who stops or deletes the instance does not wait for it.
         tokio::select! {
@@ -161,7 +168,7 @@ async fn ensure_volume<S: Store>(
         may_create,
     };
     context.backends.storage.ensure_volume(spec).await.map_err(|error| match error {
-        BackendError::DataMissing(message) => Failure::Final(format!(
+        BackendError::DataMissing(message) => Failure::DataMissing(format!(
             "the data of volume `{}` is missing on host {}: {message}",
             volume.meta.name, row.host_name
         )),
@@ -229,18 +236,17 @@ async fn settle<S: Store>(
     row.has_run = true;
     row.booted_generation = guest.boot_generation;
     row.start_deadline = None;
+    let now = Timestamp::now();
     match status {
-        InstanceStatus::Stopped => {
-            row.desired = Desired::Stopped;
-            row.started_at = None;
-        }
-        _ => row.started_at = guest.started_at.or(row.started_at).or_else(|| Some(Timestamp::now())),
+        InstanceStatus::Stopped => ended::note(&mut row, &guest, reason, now),
+        _ => row.started_at = guest.started_at.or(row.started_at).or(Some(now)),
     }
     tx.update(&mut row).await?;
     let action = if rebooted && read.status == status { "instance.rebooted" } else { action };
-    tx.event(event(&row, action, reason)).await?;
+    tx.event(event(&row, action, &row.status_reason)).await?;
     tx.commit().await?;
-    Ok(Outcome::Done)
+    // By its policy it is started again, at once or later.
+    Ok(ended::remaining(&row, now).map_or(Outcome::Done, Outcome::Again))
 }
 
 /// Back to STARTING, as another start.
@@ -254,6 +260,7 @@ async fn start_again<S: Store>(
     let mut row = same(&mut tx, read).await?;
     row.status = become_status(&row, InstanceStatus::Starting)?;
     row.status_reason = format!("started again: {why}");
+    row.restart_at = None;
     row.incarnation = Incarnation::random();
     row.start_deadline = Some(Timestamp::now().plus(context.settings.start_timeout));
     tx.update(&mut row).await?;

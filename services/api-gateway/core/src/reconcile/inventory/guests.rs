@@ -1,0 +1,58 @@
+//! Guests.
+
+use std::collections::{BTreeSet, HashMap};
+
+use cloud_domain::{HostId, InstanceId, InstanceStatus};
+use uuid::Uuid;
+
+use super::{
+    Compared,
+    orphans::{self, Unknown},
+};
+use crate::{
+    model::{Desired, Instance, OrphanKind},
+    ports::{Guest, GuestPower, Query, Store, WorkKind},
+    reconcile::{Context, Failure},
+};
+
+/// Compares a host's guests with what they should be, and wakes the work of those that differ.
+pub(super) async fn compare<S: Store>(context: &Context<S>, host: HostId, hurry: bool) -> Result<Compared, Failure> {
+    let guests: HashMap<_, _> = context.backends.compute.list(host).await?.into_iter().map(|g| (g.id, g)).collect();
+    let rows: Vec<Instance> = context.store.list(&Query::by("host_id", &host)).await?;
+    let drifted: BTreeSet<Uuid> =
+        rows.iter().filter(|row| differs(row, guests.get(&row.id()))).map(|row| row.meta.id).collect();
+    context.registry.inventories().drifted("guest", drifted.len());
+    let differ = drifted.len();
+    let under_way = rows.iter().filter(|row| hurry && is_under_way(row)).map(|row| row.meta.id);
+    context.wake(WorkKind::Instance, drifted.into_iter().chain(under_way).collect(), hurry).await?;
+    let known: BTreeSet<InstanceId> = rows.iter().map(Instance::id).collect();
+    let mut unknown = Vec::new();
+    for id in guests.keys().filter(|id| !known.contains(id)) {
+        // Asked for again: it may have been removed, and its row ended, since the list was made.
+        if let Some(guest) = context.backends.compute.get(host, *id).await? {
+            unknown.push(Unknown::guest(&guest));
+        }
+    }
+    orphans::note(context, host, OrphanKind::Instance, unknown).await?;
+    Ok(Compared { found: guests.len(), differ })
+}
+
+/// Whether there is work for it, which may be waiting after a failure.
+const fn is_under_way(row: &Instance) -> bool {
+    matches!(row.status, InstanceStatus::Starting | InstanceStatus::Stopping | InstanceStatus::Deleting)
+}
+
+fn differs(row: &Instance, guest: Option<&Guest>) -> bool {
+    let running = guest.is_some_and(|g| g.power == GuestPower::Running);
+    match row.status {
+        InstanceStatus::Running => !guest
+            .is_some_and(|g| running && g.incarnation == row.incarnation && g.boot_generation >= row.boot_generation),
+        InstanceStatus::Paused => !guest.is_some_and(|g| g.power == GuestPower::Paused),
+        InstanceStatus::Stopped => running,
+        // Nothing is done to its guest until its data are back.
+        InstanceStatus::Error if !row.missing.is_empty() => false,
+        InstanceStatus::Error => guest.is_some() && (running || row.desired == Desired::Cleaned),
+        // Work is under way or due anyway.
+        _ => false,
+    }
+}

@@ -1,0 +1,108 @@
+//! `cloud host`.
+
+use clap::{Args, Subcommand};
+use cloud_contracts::v1::{AdoptOrphanRequest, Host, ListOrphansRequest, Orphan, RemoveOrphanRequest};
+
+use super::{batch, look, ls};
+use crate::{
+    args::{Connection, ListArgs, LsShow, Names, OutputArgs},
+    connect::ask,
+    context::Context,
+    error::Error,
+    resources::{PageOf, Resource},
+};
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    #[command(flatten)]
+    Look(LsShow),
+    /// What a host has with this cloud's tag and the database does not know there
+    #[command(subcommand, visible_alias = "orphans")]
+    Orphan(OrphanCommand),
+}
+
+/// `cloud host orphan`.
+#[derive(Debug, Subcommand)]
+pub enum OrphanCommand {
+    /// Lists a host's orphans
+    #[command(visible_alias = "list")]
+    Ls {
+        /// The host, by name or id
+        host: String,
+        #[command(flatten)]
+        list: ListArgs,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Makes a volume of an orphan that is one, with its data
+    Adopt(Adopt),
+    /// Removes orphans from their host, volumes with their data. Nothing brings them back
+    #[command(visible_alias = "delete")]
+    Rm {
+        /// The host, by name or id
+        host: String,
+        #[command(flatten)]
+        orphans: Names,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+}
+
+/// `cloud host orphan adopt`.
+#[derive(Debug, Args)]
+pub struct Adopt {
+    /// The host, by name or id
+    host: String,
+    /// The orphan's id
+    orphan: String,
+    /// The project that it shall belong to, by name or id [default: the one worked in]
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "PROJECT")]
+    into: String,
+    /// The volume's name [default: `adopted-` and the first digits of its id]
+    #[arg(long, default_value = "", hide_default_value = true)]
+    name: String,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// Does one.
+pub async fn run(connection: Connection, command: Command) -> Result<(), Error> {
+    match command {
+        Command::Look(command) => look::<Host>(connection, command).await,
+        Command::Orphan(OrphanCommand::Ls { host, list, output }) => {
+            let context = Context::new(connection, output).await?;
+            let page = |page: PageOf| list_orphans(&context, &host, page);
+            let (items, token) = ls::collect(list, page).await?;
+            context.out.list(&items, &token)
+        }
+        Command::Orphan(OrphanCommand::Adopt(args)) => adopt(connection, args).await,
+        Command::Orphan(OrphanCommand::Rm { host, orphans, output }) => {
+            let context = Context::new(connection, output).await?;
+            let batch = batch::each(orphans.unique(), |orphan| remove(&context, &host, orphan)).await;
+            context.out.changed(&batch.done)?;
+            batch.finish()
+        }
+    }
+}
+
+async fn list_orphans(context: &Context, host: &str, page: PageOf) -> crate::resources::Page<Orphan> {
+    let request = ListOrphansRequest { id: host.to_owned(), page_size: page.size, page_token: page.token };
+    let answer = context.cloud.hosts().list_orphans(ask(request)).await?.into_inner();
+    Ok((answer.orphans, answer.next_page_token))
+}
+
+async fn adopt(connection: Connection, args: Adopt) -> Result<(), Error> {
+    let context = Context::new(connection, args.output).await?;
+    let subject = format!("{} {}", Orphan::KIND, args.orphan);
+    let request = AdoptOrphanRequest { id: args.host, orphan: args.orphan, project: args.into, name: args.name };
+    let adopted = context.cloud.hosts().adopt_orphan(ask(request)).await.map_err(Error::refused(subject))?;
+    context.out.changed(&[adopted.into_inner()])
+}
+
+async fn remove(context: &Context, host: &str, orphan: String) -> Result<Orphan, Error> {
+    let subject = format!("{} {orphan}", Orphan::KIND);
+    let request = RemoveOrphanRequest { id: host.to_owned(), orphan };
+    let removing = context.cloud.hosts().remove_orphan(ask(request)).await.map_err(Error::refused(subject))?;
+    Ok(removing.into_inner())
+}
