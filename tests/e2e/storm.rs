@@ -256,7 +256,9 @@ async fn settles(
     let instances = until("database and host to agree", PATIENCE, || async {
         let listed = cloud.rest.get("/instances?page_size=500").await?.expect(200)?;
         let instances = listed["instances"].as_array().cloned().unwrap_or_default();
-        Ok(match difference(cloud, &instances)? {
+        let volumes = cloud.rest.get("/volumes?page_size=500").await?.expect(200)?;
+        let volumes = inner(&[volumes], "volumes", "id");
+        Ok(match difference(cloud, &instances, volumes)? {
             None => Ok(instances),
             Some(difference) => Err(difference),
         })
@@ -292,48 +294,43 @@ async fn settles(
 }
 
 /// What is not as it shall be: in the database, or on the host.
-fn difference(cloud: &RealCloud, instances: &[Value]) -> anyhow::Result<Option<String>> {
+fn difference(cloud: &RealCloud, instances: &[Value], volumes: BTreeSet<String>) -> anyhow::Result<Option<String>> {
     for instance in instances {
         ensure!(instance["status"] != "ERROR", "{instance}");
         if instance["status"] != instance["desired_status"] {
             return Ok(Some(format!("{} shall be {}", instance["status"], instance["desired_status"])));
         }
     }
-    let running = || instances.iter().filter(|i| i["status"] == "RUNNING");
-    let domains = |of: &mut dyn Iterator<Item = &Value>| of.map(|i| format!("cloud-{}", text(i, "id"))).collect();
-    let macs = |of: &mut dyn Iterator<Item = &Value>| {
-        of.flat_map(|i| i["ports"].as_array().cloned().unwrap_or_default()).map(|p| text(&p, "mac")).collect()
-    };
+    let running: Vec<Value> = instances.iter().filter(|i| i["status"] == "RUNNING").cloned().collect();
     let on_host = cloud.on_host()?;
-    let (all_macs, running_macs): (BTreeSet<String>, BTreeSet<String>) =
-        (macs(&mut instances.iter()), macs(&mut running()));
-    let flow_macs = cloud.guest_macs_in_flows()?;
     let listed = virsh(&["list", "--name"])?;
-    let running_domains: BTreeSet<String> = domains(&mut running());
-    let really_running =
-        on_host.domains.iter().filter(|name| listed.lines().any(|l| l == *name)).cloned().collect::<BTreeSet<_>>();
-    let disks: BTreeSet<String> = instances
-        .iter()
-        .flat_map(|i| i["volumes"].as_array().cloned().unwrap_or_default())
-        .map(|v| text(&v, "id"))
-        .collect();
-    let is_disks: BTreeSet<String> =
-        on_host.disks.iter().map(|d| d.split('.').next().unwrap_or_default().to_owned()).collect();
-    let all_domains: BTreeSet<String> = domains(&mut instances.iter());
-    let is_domains: BTreeSet<String> = on_host.domains.iter().cloned().collect();
-    Ok(if is_domains != all_domains {
-        Some(format!("domains {is_domains:?}, wanted {all_domains:?}"))
-    } else if really_running != running_domains {
-        Some(format!("running {really_running:?}, wanted {running_domains:?}"))
-    } else if is_disks != disks {
-        Some(format!("disks {is_disks:?}, wanted {disks:?}"))
-    } else if on_host.taps.len() != running_macs.len() {
-        Some(format!("taps {:?} for {} ports", on_host.taps, running_macs.len()))
-    } else if !running_macs.is_subset(&flow_macs) || !flow_macs.is_subset(&all_macs) {
-        Some(format!("flows are about {flow_macs:?}; running {running_macs:?}, all {all_macs:?}"))
-    } else {
-        None
-    })
+    let all_domains: BTreeSet<String> = on_host.domains.into_iter().collect();
+    let running_domains = all_domains.iter().filter(|name| listed.lines().any(|l| l == *name)).cloned().collect();
+    let disks = on_host.disks.iter().map(|d| d.split('.').next().unwrap_or_default().to_owned()).collect();
+    // What a stopped instance has depends on whether it ever ran; a running one has all.
+    let sides = [
+        ("running guests", running_domains, domains(&running), domains(&running)),
+        ("domains", all_domains, domains(&running), domains(instances)),
+        ("disks", disks, inner(&running, "volumes", "id"), inner(instances, "volumes", "id")),
+        ("ports", cloud.ports_on_host()?, inner(&running, "ports", "id"), inner(instances, "ports", "id")),
+        ("flows", cloud.guest_macs_in_flows()?, inner(&running, "ports", "mac"), inner(instances, "ports", "mac")),
+        ("volumes in the database", volumes, inner(instances, "volumes", "id"), inner(instances, "volumes", "id")),
+    ];
+    let wrong = sides.into_iter().find(|(_, is, least, most)| !least.is_subset(is) || !is.is_subset(most));
+    Ok(wrong.map(|(what, is, least, most)| {
+        let (missing, extra) = (&least - &is, &is - &most);
+        format!("{what}: missing {missing:?}, extra {extra:?}")
+    }))
+}
+
+fn domains(instances: &[Value]) -> BTreeSet<String> {
+    instances.iter().map(|i| format!("cloud-{}", text(i, "id"))).collect()
+}
+
+/// A field of each element of a list within each instance.
+fn inner(instances: &[Value], list: &str, field: &str) -> BTreeSet<String> {
+    let lists = instances.iter().filter_map(|i| i[list].as_array());
+    lists.flatten().map(|element| text(element, field)).collect()
 }
 
 /// No daemon panicked in any of its runs.

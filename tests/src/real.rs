@@ -268,6 +268,17 @@ impl RealCloud {
         Ok(OnHost { domains, disks, taps })
     }
 
+    /// The ids of this cloud's ports on the switch.
+    ///
+    /// # Errors
+    /// The switch's tools fail.
+    pub fn ports_on_host(&self) -> anyhow::Result<BTreeSet<String>> {
+        let id = fs::read_to_string(self.dir.path().join("cloud-id"))?;
+        let ours = format!("external_ids:cloud-id={}", id.trim());
+        let rows = run("ovs-vsctl", &["--timeout=10", "--bare", "--columns=external_ids", "find", "Interface", &ours])?;
+        Ok(rows.split_whitespace().filter_map(|w| w.strip_prefix("cloud-port-id=")).map(str::to_owned).collect())
+    }
+
     /// The MAC addresses of guests that the bridge's flows are about.
     ///
     /// # Errors
