@@ -39,9 +39,10 @@ finish() {
 }
 trap finish EXIT
 
-# tests TARGET [NAME]: tests of the package that tests the whole cloud, one after the other, with what they print.
+# tests TARGET [NAME...]: tests of the whole cloud, one after the other, with what they print. For the whole workspace, since for one package
+# alone cargo would build every crate anew, with that package's features.
 tests() {
-    cargo test -p cloud-tests --test "$1" --locked --no-fail-fast -- --test-threads 1 --nocapture "${@:2}"
+    cargo test --workspace --test "$1" --locked --no-fail-fast -- --test-threads 1 --nocapture "${@:2}"
 }
 
 # As root: they share the hypervisor and the switch with the system.
@@ -74,13 +75,17 @@ kills() {
     CLOUD_CHAOS_ROUNDS=$((rounds < 50 ? 50 : rounds)) machine_tests storm::
 }
 
-build() { cargo build --workspace --bins --locked && cargo test -p cloud-tests --no-run --locked; }
+build() {
+    cargo build --workspace --bins --locked &&
+        cargo test --workspace --no-run --locked --test model --test service --test fuzz --test e2e_host
+}
 
 echo "make chaos SEED=$seed MINUTES=$minutes"
 stage deps "$here/install-deps.sh" --tests || { summary; exit 1; }
 stage build build || { summary; exit 1; }
 stage image "$root_dir/images/tiny/build.sh" "$CLOUD_TINY_IMAGE" || true
-stage model within_seconds $((total * 40 / 100)) tests model || true
+# Each of its engines and numbers of gateways in turn.
+stage model within_seconds $((total * 40 / 100 / 2)) tests model || true
 stage faults faults $((total * 10 / 100)) || true
 # Six fuzzers of the gateway and of simulated agents, one after the other.
 stage fuzz within_seconds $((total * 15 / 100 / 6)) tests fuzz || true

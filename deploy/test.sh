@@ -57,6 +57,15 @@ unit_tests() {
     fi
 }
 
+# fuzzers: one after the other, and what they print is kept: their seeds.
+fuzzers() {
+    if command -v cargo-nextest > /dev/null; then
+        cargo nextest run --workspace --locked --no-fail-fast --test-threads 1 --success-output immediate -E 'binary(fuzz)'
+    else
+        cargo test --workspace --locked --no-fail-fast --test fuzz -- --test-threads 1 --nocapture
+    fi
+}
+
 # machine_tests PREFIX: one after the other, as root, since they share the hypervisor and the switch.
 machine_tests() {
     local package name status=0
@@ -86,7 +95,7 @@ stage looking "$root_dir/tests/scripts/looking.sh" || true
 stage clippy "$here/lint.sh" clippy || true
 stage unit unit_tests || true
 # On their own: they measure time, and fill the machine.
-stage fuzz cargo test -p cloud-tests --test fuzz --locked --no-fail-fast -- --test-threads 1 --nocapture || true
+stage fuzz fuzzers || true
 stage rest "$root_dir/tests/fuzz/schemathesis.sh" || true
 stage docs cargo test --workspace --doc --locked --no-fail-fast || true
 stage image "$root_dir/images/tiny/build.sh" "$CLOUD_TINY_IMAGE" || true

@@ -6,7 +6,7 @@ use cloud_tests::{
     TestCloud,
     chaos::{Chaos, daemon_is_sound},
     cloud::IMAGE,
-    fuzz::{Fuzzer, message::Words, methods, wire::Target},
+    fuzz::{Fuzzer, message::Words, methods, methods_of, wire::Target},
 };
 
 use crate::hasty_cloud;
@@ -27,6 +27,9 @@ fn words() -> Words {
         // This machine only: the discard port, where nobody listens.
         .with("url", &["http://127.0.0.1:9/x", "http://[::1]:9/x", "file:///etc/passwd", "http://"])
         .with("file", &["x.qcow2", "../x"])
+        .with("service", &["", "cloud.v1.InstanceService", "nonsense"])
+        .with("file_containing_symbol", &["cloud.v1.Instance", "cloud.v1.InstanceService.GetInstance"])
+        .with("file_by_filename", &["cloud/v1/instances.proto", "../../etc/passwd"])
         .with("page_token", &["", "f"])
         .with("ssh_keys", &["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGVl me"])
 }
@@ -36,13 +39,22 @@ async fn the_public_contract_withstands_anything() -> anyhow::Result<()> {
     let chaos = Chaos::new("gRPC fuzz of cloud.v1", 20);
     let mut cloud = hasty_cloud().await?;
     cloud.running("web-01").await?;
+    let mut methods = methods(&["cloud.v1."])?;
+    assert!(methods.len() > 80, "{} methods", methods.len());
+    // What every gRPC server of this cloud has beside them.
+    for descriptors in [
+        tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
+        tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
+        tonic_health::pb::FILE_DESCRIPTOR_SET,
+    ] {
+        methods.extend(methods_of(descriptors, &["grpc."])?);
+    }
     let fuzzer = Fuzzer {
         target: Target(format!("127.0.0.1:{}", cloud.gateway.port())),
-        methods: methods(&["cloud.v1."])?,
+        methods,
         words: words(),
         key: Some(cloud.gateway.key()?),
     };
-    assert!(fuzzer.methods.len() > 80, "{} methods", fuzzer.methods.len());
     fuzzer.run(&chaos).await.map_err(|error| cloud.with_log(error))?;
     still_works(&mut cloud).await.map_err(|error| chaos.context(error))
 }

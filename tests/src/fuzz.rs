@@ -66,7 +66,15 @@ pub struct Tally {
 /// # Errors
 /// There is none: a fuzzer of nothing would pass.
 pub fn methods(services: &[&str]) -> anyhow::Result<Vec<MethodDescriptor>> {
-    let pool = DescriptorPool::decode(DESCRIPTORS)?;
+    methods_of(DESCRIPTORS, services)
+}
+
+/// As [`methods`], of other descriptors.
+///
+/// # Errors
+/// As there; or these are no descriptors.
+pub fn methods_of(descriptors: &[u8], services: &[&str]) -> anyhow::Result<Vec<MethodDescriptor>> {
+    let pool = DescriptorPool::decode(descriptors)?;
     let wanted = |s: &ServiceDescriptor| services.iter().any(|name| s.full_name().starts_with(name));
     let methods: Vec<_> = pool.services().filter(wanted).flat_map(|s| s.methods().collect::<Vec<_>>()).collect();
     ensure!(!methods.is_empty(), "no service is called {services:?}");
