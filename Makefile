@@ -1,6 +1,6 @@
 # `make help` says what there is. The scripts in deploy/ do the work; this only names it.
 .DEFAULT_GOAL := help
-.PHONY: help deps build image up down demo test lint bench clean
+.PHONY: help deps build image up down demo test chaos lint bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -25,6 +25,9 @@ demo: build image ## the main job from beginning to end on real guests; leaves n
 
 test: ## every test: static checks, units, real hypervisor and switch, end to end
 	@deploy/test.sh
+
+chaos: ## breaks everything at random for SEED=… MINUTES=… (30): model, faults, fuzzers, real kills
+	@deploy/chaos.sh
 
 lint: ## formatting, clippy, shell scripts
 	@deploy/lint.sh

@@ -42,9 +42,13 @@ finish() {
 
 # discard: guests, switch ports and daemons of the throw-away cloud, without asking anybody.
 discard() {
-    local name
+    local name names
     stop_daemons_of_cloud
-    for name in $(our_domains --all); do
+    if may_have_objects; then
+        # What cannot be listed cannot be removed: the clean-up has failed then.
+        names=$(our_domains --all) || return 1
+    fi
+    for name in ${names:-}; do
         virsh -q -c qemu:///system destroy "$name" > /dev/null 2>&1 || true
         virsh -q -c qemu:///system undefine "$name" --nvram > /dev/null || true
     done
@@ -59,13 +63,56 @@ fail() {
 
 # --- what is on the host for this cloud, one thing per line
 
+# tagged KIND LINES
+tagged() {
+    local line
+    while read -r line; do
+        if [[ -n $line ]]; then echo "$1 $line"; fi
+    done <<< "$2"
+}
+
+# our_devices: taps of this machine that belong to our ports, by the name that the switch knew them under. They may outlive the port.
+our_devices() {
+    local links tap
+    links=$(ip -o link show type tun) || return 1
+    for tap in "${taps[@]}"; do
+        if grep -q " ${tap}[:@]" <<< "$links"; then echo "$tap"; fi
+    done
+}
+taps=()
+
+# host_objects: fails, and prints nothing, when one kind could not be looked at. A demonstration that cannot see proves nothing.
 host_objects() {
-    our_domains --all | sed 's/^/domain /'
-    find "$state_dir" \( -name '*.qcow2' -o -name '*.raw' -o -name '*.iso' -o -name '*.img' \) -path '*volumes*' -printf 'disk %p\n'
-    find "$state_dir" -path '*seed*' -type f -printf 'seed %p\n'
-    our_ports | sed 's/^/port /'
-    if bridge_exists; then ovs-ofctl dump-flows --no-stats "$bridge" | sed 's/^ */flow /'; fi
-    pgrep -a qemu-system | grep -F "$state_dir" | sed 's/^/process /' || true
+    local domains disks seeds ports devices flows processes
+    domains=$(our_domains --all) || return 1
+    disks=$(find "$state_dir" -type f \( -name '*.qcow2' -o -name '*.raw' -o -name '*.iso' -o -name '*.img' \) -path '*volumes*') || return 1
+    seeds=$(find "$state_dir" -type f -path '*seed*') || return 1
+    ports=$(our_ports) || return 1
+    devices=$(our_devices) || return 1
+    flows=$(our_flows) || return 1
+    processes=$(our_processes qemu-system) || return 1
+    tagged domain "$domains"
+    tagged disk "$disks"
+    tagged seed "$seeds"
+    tagged port "$ports"
+    tagged device "$devices"
+    tagged flow "$flows"
+    tagged process "$processes"
+}
+
+# count KIND OBJECTS
+count() { grep -c "^$1 " <<< "$2" || true; }
+
+# sees_objects NUMBER: this many instances are on the host, by the very functions that shall see none of it at the end.
+sees_objects() {
+    local objects kind
+    objects=$(host_objects) || fail "cannot look at the host" || return 1
+    for kind in domain disk seed port device process; do
+        (($(count "$kind" "$objects") == $1)) || fail "$1 instances run, and the host shows $(count "$kind" "$objects") of '$kind'" || return 1
+    done
+    (($(count flow "$objects") > $(count flow "$before"))) || fail "$1 instances run, and the switch has no more flows than before" || return 1
+    for kind in domain disk seed port device flow process; do printf '    %s %s' "$(count "$kind" "$objects")" "$kind"; done
+    echo
 }
 
 # --- progress
@@ -105,7 +152,12 @@ log_of() { cloud instance log "$1" | tr -d '\r'; }
 # seen_by NAME: whom a guest has seen, over all rounds.
 seen_by() { log_of "$1" | sed -n 's/^demo: round [0-9]* sees //p' | tr ' ' '\n' | sort -u | xargs; }
 rounds_of() { log_of "$1" | grep -c '^demo: round' || true; }
-sees() { [[ " $(seen_by "$1") " == *" $2 "* ]]; }
+# names VIEW NAME: the name is in the view. The view is fetched by the caller, so that a log that cannot be read is no view without a name.
+names() { [[ " $1 " == *" $2 "* ]]; }
+sees() {
+    local view
+    view=$(seen_by "$1") && names "$view" "$2"
+}
 see_each_other() { sees web-01 db-01 && sees db-01 web-01; }
 more_rounds() { (($(rounds_of "$1") >= $2)); }
 show_view() { echo "    $1 ($(instance "$1" | jq -r '.ports[0].ip')) sees: $(seen_by "$1")"; }
@@ -136,6 +188,9 @@ launch web-01 blue
 launch db-01 blue
 launch stranger green
 progress web-01 db-01 stranger
+ports=$(our_ports)
+mapfile -t taps <<< "$ports"
+sees_objects 3
 
 step "web-01 and db-01 reach each other (said by the guests)"
 within 120 see_each_other || fail "web-01 sees '$(seen_by web-01)', db-01 sees '$(seen_by db-01)'"
@@ -147,10 +202,13 @@ step "the stranger in green reaches neither, and neither reaches it"
 within 120 more_rounds stranger $(($(rounds_of stranger) + 3)) || fail "the stranger says nothing"
 within 60 more_rounds web-01 $(($(rounds_of web-01) + 2)) || fail "web-01 says nothing more"
 show_view stranger
-sees stranger stranger || fail "the stranger does not even see itself: its probe proves nothing"
+view=$(seen_by stranger)
+names "$view" stranger || fail "the stranger does not even see itself: its probe proves nothing"
 for name in web-01 db-01; do
-    if sees stranger "$name"; then fail "the stranger sees $name"; fi
-    if sees "$name" stranger; then fail "$name sees the stranger"; fi
+    if names "$view" "$name"; then fail "the stranger sees $name"; fi
+    other=$(seen_by "$name")
+    names "$other" "$name" || fail "$name does not even see itself"
+    if names "$other" stranger; then fail "$name sees the stranger"; fi
 done
 
 step "stop web-01 by POST /instances/{id}/stop"
@@ -161,20 +219,29 @@ echo "    $(jq -c '{id, name, status}' <<< "$answer")"
 
 step "delete everything"
 for name in web-01 db-01 stranger; do cloud instance rm "$name" --wait > /dev/null; done
-host_as_before() { [[ $(host_objects) == "$before" ]]; }
+host_as_before() {
+    local objects
+    objects=$(host_objects) && [[ $objects == "$before" ]]
+}
 within 30 host_as_before || fail "left on the host, compared with before the launch: $(diff <(echo "$before") <(host_objects) || true)"
 for vpc in blue green; do cloud vpc rm "$vpc" > /dev/null; done
 
 step "nothing is left: no domain, disk, port, flow, process"
-objects_without_flows() { host_objects | grep -v '^flow ' || true; }
-nothing_left() { [[ -z $(objects_without_flows) ]]; }
-within 30 nothing_left || fail "left on the host: $(objects_without_flows)"
+# The bridge has flows of its own until it goes.
+nothing_left() {
+    local objects
+    objects=$(host_objects) && objects=$(sed '/^flow /d' <<< "$objects") && [[ -z $objects ]]
+}
+within 30 nothing_left || fail "left on the host: $(host_objects | grep -v '^flow ')"
+processes=$(our_processes)
+(($(wc -l <<< "$processes") == 1 + ${#agents[@]})) || fail "four daemons run, and the process list shows: $processes"
 stop_daemons_of_cloud
-[[ -z $(our_domains --all) ]] || fail "domains left"
 remove_network
-[[ -z $(host_objects) ]] || fail "left on the host: $(host_objects)"
-left=$(pgrep -af "$state_dir" | grep -v "^$$ " || true)
+left=$(host_objects)
+[[ -z $left ]] || fail "left on the host: $left"
+left=$(our_processes)
 [[ -z $left ]] || fail "processes left: $left"
+echo "    looked for the domains, disks, seeds, ports, devices, flows and processes that were seen above: none"
 "$here/services.sh" stop demo
 end_step
 print_steps

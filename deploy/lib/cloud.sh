@@ -140,46 +140,85 @@ stop_daemons_of_cloud() {
     done
 }
 
-# our_cloud_id: the id that this cloud's objects on the host carry, as the gateway wrote it. Empty if it never got so far.
-our_cloud_id() { cat "$state_dir/cloud-id" 2> /dev/null || true; }
+# our_cloud_id: the id that this cloud's objects on the host carry, as the gateway wrote it. Fails where there is none: without it nobody can
+# tell what is ours, so nobody can say that nothing is.
+our_cloud_id() {
+    [[ -s $state_dir/cloud-id ]] || {
+        note "there is no cloud id in $state_dir/cloud-id"
+        return 1
+    }
+    cat "$state_dir/cloud-id"
+}
+
+# may_have_objects: the gateway got so far as to have an id. Before that no agent was called, and nothing on the host can be ours.
+may_have_objects() { [[ -s $state_dir/cloud-id ]]; }
+
+# The functions below say what is there by printing it, and fail when they could not look: a command that failed printed nothing as well.
 
 # our_domains [VIRSH_LIST_OPTION...]: names of the guests that carry this cloud's id.
 our_domains() {
-    local id name metadata
-    id=$(our_cloud_id)
-    [[ -n $id ]] || return 0
-    for name in $(virsh -q -c qemu:///system list --name "$@"); do
+    local id names name xml
+    id=$(our_cloud_id) || return 1
+    names=$(virsh -q -c qemu:///system list --name "$@") || return 1
+    for name in $names; do
         [[ $name == cloud-* ]] || continue
-        metadata=$(virsh -q -c qemu:///system metadata "$name" urn:thecloud:v1 2> /dev/null) || continue
-        if [[ $metadata == *"$id"* ]]; then echo "$name"; fi
+        if ! xml=$(virsh -q -c qemu:///system dumpxml "$name" 2> /dev/null); then
+            # Another's guest may have gone in between; one that is still listed could not be looked at.
+            names=$(virsh -q -c qemu:///system list --name "$@") || return 1
+            ! grep -qxF "$name" <<< "$names" || return 1
+            continue
+        fi
+        if [[ $xml == *"$id"* ]]; then echo "$name"; fi
     done
+}
+
+# our_ports: names of the guests' switch ports of this cloud (the bridge and its DHCP port are the agent's own).
+our_ports() {
+    local id ports
+    id=$(our_cloud_id) || return 1
+    ports=$(ovs-vsctl --timeout=10 --bare --columns=name find Interface "external_ids:cloud-id=$id" 'external_ids:cloud-port-id!=none') ||
+        return 1
+    sed '/^$/d' <<< "$ports"
+}
+
+# our_flows: what is programmed on this cloud's bridge; nothing where there is no bridge.
+our_flows() {
+    local flows status=0
+    ovs-vsctl --timeout=10 br-exists "$bridge" || status=$?
+    # 2 is its way to say no (ovs-vsctl(8)); anything else that is not 0 is a failure to look.
+    ((status != 2)) || return 0
+    ((status == 0)) || return 1
+    # In the agent's own version of the protocol: older ones cannot say what these flows do, and the command fails.
+    flows=$(ovs-ofctl -O OpenFlow14 dump-flows --no-stats "$bridge") || return 1
+    sed -n '/actions=/s/^ *//p' <<< "$flows" | sort
+}
+
+# our_processes [NAME]: "pid command" of processes that have this cloud's state directory among their arguments: daemons and guests, or
+# those whose program's name has NAME in it.
+our_processes() {
+    local processes status=0
+    processes=$(pgrep -a "${1:-.}") || status=$?
+    # 1: none at all (pgrep(1)).
+    ((status <= 1)) || return 1
+    status=0
+    grep -F -- "$state_dir" <<< "$processes" || status=$?
+    ((status <= 1))
 }
 
 # stop_guests: asks all of them to shut down, and switches off those that have not within 30 s. They count as taken down by
 # their host, so that they start again with the cloud.
 stop_guests() {
     local id
-    id=$(our_cloud_id)
-    [[ -n $id ]] || return 0
+    may_have_objects || return 0
+    id=$(our_cloud_id) || return 1
     "$bin_dir/cloud-compute-agent" --state-dir "$state_dir" guests stop --cloud-id "$id" --grace 30
 }
-
-# our_ports: names of the guests' switch ports of this cloud (the bridge and its DHCP port are the agent's own).
-our_ports() {
-    local id
-    id=$(our_cloud_id)
-    [[ -n $id ]] || return 0
-    ovs-vsctl --timeout=10 --bare --columns=name find Interface "external_ids:cloud-id=$id" 'external_ids:cloud-port-id!=none' |
-        sed '/^$/d'
-}
-
-bridge_exists() { ovs-vsctl --timeout=10 br-exists "$bridge"; }
 
 # remove_network: bridge and taps, which the network-agent makes anew from the gateway's database.
 remove_network() {
     local id
-    id=$(our_cloud_id)
-    [[ -n $id ]] || return 0
+    may_have_objects || return 0
+    id=$(our_cloud_id) || return 1
     "$bin_dir/cloud-network-agent" cleanup --bridge "$bridge" --cloud-id "$id"
 }
 

@@ -6,7 +6,7 @@ virtualization_packages=(qemu-system-x86 qemu-utils libvirt-daemon-system libvir
 other_packages=(openvswitch-switch iproute2 iputils-ping procps kmod pkg-config gcc libc6-dev ca-certificates curl jq
     busybox-static dropbear-bin cpio gzip xz-utils zstd mtools syslinux syslinux-common ethtool tcpdump shellcheck)
 # What only the tests need.
-test_packages=(postgresql)
+test_packages=(postgresql python3-venv)
 
 # distribution: "debian 12" or "ubuntu 24.04", from the machine's own description.
 distribution() {

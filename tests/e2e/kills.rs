@@ -6,12 +6,15 @@ use serde_json::json;
 
 /// Who is killed.
 #[derive(Debug, Clone, Copy)]
-enum Victim {
+pub enum Victim {
+    /// The gateway.
     Gateway,
+    /// An agent.
     Agent(Role),
 }
 
-const VICTIMS: [Victim; 4] =
+/// All four.
+pub const VICTIMS: [Victim; 4] =
     [Victim::Gateway, Victim::Agent(Role::Compute), Victim::Agent(Role::Storage), Victim::Agent(Role::Network)];
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,20 +3,14 @@
 use std::time::Duration;
 
 use cloud_testkit::{Effect, Method, sim::Rule, until, wait::PATIENCE};
-use cloud_tests::{TestCloud, cloud::IMAGE};
-use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+use cloud_tests::{TestCloud, chaos::Chaos, cloud::IMAGE};
+use rand::Rng as _;
 use serde_json::json;
 
 use crate::support::text;
 
 /// How often the gateway is killed in each test.
 const ROUNDS: u32 = 6;
-
-fn seed() -> u64 {
-    let seed = std::env::var("SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(rand::random);
-    println!("SEED={seed}");
-    seed
-}
 
 /// Every call takes a few milliseconds, so that there are moments to be killed at.
 fn slow_hosts(cloud: &TestCloud) {
@@ -30,9 +24,10 @@ fn slow_hosts(cloud: &TestCloud) {
 async fn launches_survive_the_gateway_being_killed() -> anyhow::Result<()> {
     let mut cloud = TestCloud::start().await?;
     slow_hosts(&cloud);
-    let mut random = StdRng::seed_from_u64(seed());
+    let chaos = Chaos::in_rounds("launches and kills of the gateway", ROUNDS);
+    let mut random = chaos.random(0);
     let mut acknowledged = Vec::new();
-    for round in 0..ROUNDS {
+    for round in 0..chaos.rounds() {
         let launches = (0..4).map(|number| {
             let (rest, name) = (cloud.rest.clone(), format!("i-{round}-{number}"));
             tokio::spawn(async move { (rest.post("/instances", &json!({"name": name, "image": IMAGE})).await, name) })
@@ -63,7 +58,7 @@ async fn launches_survive_the_gateway_being_killed() -> anyhow::Result<()> {
         assert_eq!(text(&running, "name"), *name);
     }
     let count = acknowledged.len();
-    assert_eq!(count, 4 * ROUNDS as usize);
+    assert_eq!(count, 4 * chaos.rounds() as usize);
     cloud.settles(count, count, count).await?;
     let snapshot = cloud.host().snapshot();
     assert!(snapshot.domains.values().all(|d| d.starts == 1), "no guest was started twice");
@@ -73,8 +68,9 @@ async fn launches_survive_the_gateway_being_killed() -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn deletions_survive_the_gateway_being_killed() -> anyhow::Result<()> {
     let mut cloud = TestCloud::start().await?;
-    let mut random = StdRng::seed_from_u64(seed());
-    for round in 0..ROUNDS {
+    let chaos = Chaos::in_rounds("deletions and kills of the gateway", ROUNDS);
+    let mut random = chaos.random(0);
+    for round in 0..chaos.rounds() {
         let name = format!("i-{round}");
         cloud.running(&name).await?;
         slow_hosts(&cloud);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use cloud_contracts::agent::{AgentRole, RegisterRequest, host_service_client::HostServiceClient};
 use cloud_testkit::{Effect, Method, Role, sim::Rule, until, wait::PATIENCE};
 use cloud_tests::{Setup, TestCloud, cloud::IMAGE};
 use serde_json::json;
@@ -154,4 +155,26 @@ async fn a_slow_host_does_not_starve_the_others() -> anyhow::Result<()> {
         cloud.becomes(&format!("i-{number}"), "RUNNING").await?;
     }
     cloud.settles(20, 20, 20).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hosts_name_that_another_has_is_refused() -> anyhow::Result<()> {
+    let cloud = TestCloud::with(Setup { hosts: 2, ..Setup::default() }).await?;
+    let channel = tonic::transport::Endpoint::try_from(cloud.gateway.host_endpoint())?.connect_lazy();
+    let mut gateway = HostServiceClient::new(channel);
+    // A host that is known and is renamed, and one that is new.
+    for host_id in [cloud.hosts[1].id().to_owned(), uuid::Uuid::new_v4().to_string()] {
+        let request = RegisterRequest {
+            host_id,
+            host_name: "h1".into(),
+            role: AgentRole::Compute.into(),
+            session_id: uuid::Uuid::new_v4().to_string(),
+            endpoint: cloud.hosts[1].endpoint(Role::Compute),
+            ..RegisterRequest::default()
+        };
+        let refused = gateway.register(request).await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::AlreadyExists, "{refused:?}");
+        assert!(refused.message().contains("h1"), "{refused:?}");
+    }
+    cloud.hosts_are("UP").await
 }

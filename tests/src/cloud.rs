@@ -193,6 +193,19 @@ impl TestCloud {
         .map_err(|error| self.with_log(error))
     }
 
+    /// Launches an instance from an image and into a VPC that are both new, whatever became of the others, and deletes it.
+    ///
+    /// # Errors
+    /// That does not work.
+    pub async fn launches_something_new(&self) -> anyhow::Result<()> {
+        let name = format!("new-{}", uuid::Uuid::new_v4().simple());
+        self.upload(&name, vec![0x5a; 1 << 20]).await?.expect(201)?;
+        self.rest.post("/vpcs", &json!({"name": name, "cidr": "10.42.0.0/16"})).await?.expect(201)?;
+        self.launch_as(&json!({"name": name, "image": name, "vpc": name})).await?;
+        self.becomes(&name, "RUNNING").await?;
+        self.delete(&name).await.map(|_| ())
+    }
+
     /// How often a method was called, on all hosts.
     #[must_use]
     pub fn calls(&self, method: Method) -> u64 {

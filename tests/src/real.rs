@@ -1,7 +1,7 @@
 //! A whole one-machine cloud on this machine's real hypervisor and switch, in a throw-away state directory and on a bridge of its own.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     env,
     fs::{self, Permissions},
     os::unix::fs::PermissionsExt as _,
@@ -23,6 +23,8 @@ pub const BOOT: Duration = Duration::from_secs(120);
 
 /// The integration bridge of these clouds.
 const BRIDGE: &str = "br-e2e";
+/// How MAC addresses of guests begin.
+const GUEST_MACS: &str = "52:54:00";
 const LIBVIRT: [&str; 3] = ["-q", "-c", "qemu:///system"];
 
 /// The image's name in these clouds.
@@ -91,6 +93,14 @@ impl RealCloud {
     /// # Errors
     /// Something that is needed is missing: root, libvirtd, Open vSwitch, the binaries, the image. Or the host is not UP in time.
     pub async fn start() -> anyhow::Result<Self> {
+        Self::with(GatewayConfig::default()).await
+    }
+
+    /// As [`start`](Self::start), with this gateway.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn with(gateway: GatewayConfig) -> anyhow::Result<Self> {
         virsh(&["version"]).context("libvirtd must run: deploy/services.sh start")?;
         run("ovs-vsctl", &["--timeout=10", "show"]).context("Open vSwitch must run: deploy/services.sh start")?;
         let image =
@@ -98,7 +108,7 @@ impl RealCloud {
         // Where the hypervisor's user can read it.
         let dir = tempfile::Builder::new().prefix("thecloud-e2e.").tempdir_in("/var/lib")?;
         fs::set_permissions(dir.path(), Permissions::from_mode(0o711))?;
-        let gateway = GatewayProcess::start(dir.path(), GatewayConfig::default()).await?;
+        let gateway = GatewayProcess::start(dir.path(), gateway).await?;
         let rest = gateway.rest()?;
         let mut cloud = Self { gateway, rest, agents: BTreeMap::new(), dir };
         for role in Role::ALL {
@@ -134,10 +144,21 @@ impl RealCloud {
         Ok(())
     }
 
+    /// SIGKILL to an agent.
+    pub fn kill_agent(&mut self, role: Role) {
+        // Dropping kills.
+        self.agents.remove(&role);
+    }
+
     /// An agent's process.
     #[must_use]
     pub fn agent(&self, role: Role) -> Option<&DaemonProcess> {
         self.agents.get(&role)
+    }
+
+    /// An agent's process, to ask whether it has ended.
+    pub fn agent_mut(&mut self, role: Role) -> Option<&mut DaemonProcess> {
+        self.agents.get_mut(&role)
     }
 
     /// Waits until the host is UP.
@@ -245,6 +266,28 @@ impl RealCloud {
         let ports = run("ovs-vsctl", &["--timeout=10", "list-ports", BRIDGE])?;
         let taps = ports.lines().filter(|p| p.starts_with("tap")).map(str::to_owned).collect();
         Ok(OnHost { domains, disks, taps })
+    }
+
+    /// The ids of this cloud's ports on the switch.
+    ///
+    /// # Errors
+    /// The switch's tools fail.
+    pub fn ports_on_host(&self) -> anyhow::Result<BTreeSet<String>> {
+        let id = fs::read_to_string(self.dir.path().join("cloud-id"))?;
+        let ours = format!("external_ids:cloud-id={}", id.trim());
+        let rows = run("ovs-vsctl", &["--timeout=10", "--bare", "--columns=external_ids", "find", "Interface", &ours])?;
+        Ok(rows.split_whitespace().filter_map(|w| w.strip_prefix("cloud-port-id=")).map(str::to_owned).collect())
+    }
+
+    /// The MAC addresses of guests that the bridge's flows are about.
+    ///
+    /// # Errors
+    /// The switch's tools fail.
+    pub fn guest_macs_in_flows(&self) -> anyhow::Result<BTreeSet<String>> {
+        let flows = run("ovs-ofctl", &["-O", "OpenFlow14", "dump-flows", "--no-stats", BRIDGE])?;
+        anyhow::ensure!(flows.contains("actions="), "the bridge has no flows at all: {flows}");
+        let words = flows.split(|c: char| !c.is_ascii_hexdigit() && c != ':');
+        Ok(words.filter(|w| w.len() == 17 && w.starts_with(GUEST_MACS)).map(str::to_owned).collect())
     }
 
     /// Waits until exactly these many guests, disks and taps are on the host.

@@ -68,6 +68,8 @@ pub struct FieldRules {
     pub max_len: Option<u64>,
     /// What the whole string matches; empty: anything.
     pub pattern: String,
+    /// What the service itself sees that the whole string matches; empty: anything.
+    pub documented_pattern: String,
     /// The fewest elements.
     pub min_items: Option<u64>,
     /// The most elements.
@@ -92,6 +94,7 @@ impl FieldRules {
             min_len: unsigned("min_len"),
             max_len: unsigned("max_len"),
             pattern: text(&message, "pattern"),
+            documented_pattern: text(&message, "documented_pattern"),
             min_items: unsigned("min_items"),
             max_items: unsigned("max_items"),
             not_built: set(&message, "not_built").and_then(|value| value.as_bool()).unwrap_or_default(),

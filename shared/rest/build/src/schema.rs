@@ -178,7 +178,12 @@ impl<'a> Schemas<'a> {
                 let mut schema = json!({"type": "string"});
                 bound(&mut schema, "minLength", rules.min_len.filter(|min| *min > 0));
                 bound(&mut schema, "maxLength", rules.max_len);
-                match rules.pattern.as_str() {
+                let pattern = if way == Way::Out || !rules.pattern.is_empty() {
+                    &rules.pattern
+                } else {
+                    &rules.documented_pattern
+                };
+                match pattern.as_str() {
                     "" if way != Way::Out => schema["pattern"] = NO_NUL.into(),
                     "" => {}
                     pattern => schema["pattern"] = format!("^(?:{pattern})$").into(),

@@ -17,6 +17,7 @@
 
 mod binding;
 mod body;
+pub mod bounds;
 mod call;
 mod config;
 mod decode;

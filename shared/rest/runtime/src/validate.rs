@@ -5,7 +5,10 @@ use regex::Regex;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
-use crate::failure::ERROR_DOMAIN;
+use crate::{
+    bounds::{self, short},
+    failure::ERROR_DOMAIN,
+};
 
 /// A field that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,10 +53,19 @@ pub fn check<M: Validate>(message: &M) -> Result<(), Status> {
 /// The error of wrong fields: INVALID_ARGUMENT with a `google.rpc.BadRequest` and an `ErrorInfo`.
 #[must_use]
 pub fn invalid(violations: Vec<Violation>) -> Status {
+    let count = violations.len();
+    let violations: Vec<_> = violations
+        .into_iter()
+        .take(bounds::VIOLATIONS)
+        .map(|v| Violation {
+            field: short(v.field, bounds::FACT),
+            description: short(v.description, bounds::DESCRIPTION),
+        })
+        .collect();
     let shown = violations.iter().take(3).map(|v| format!("{}: {}", v.field, v.description));
     let mut message = shown.collect::<Vec<_>>().join("; ");
-    if violations.len() > 3 {
-        message += &format!("; and {} more", violations.len() - 3);
+    if count > 3 {
+        message += &format!("; and {} more", count - 3);
     }
     let violations = violations.into_iter().map(|v| FieldViolation::new(v.field, v.description)).collect::<Vec<_>>();
     let mut details = ErrorDetails::with_bad_request(violations);

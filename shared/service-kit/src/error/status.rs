@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 
+use cloud_rest::bounds::{self, short};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use super::{ERROR_DOMAIN, FieldViolation, QuotaViolation, ResourceInfo, ServiceError, chain};
 
 impl From<ServiceError> for Status {
-    /// Also logs the cause, where there is one: this is the one place that does.
+    /// Also logs the cause, where there is one: this is the one place that does. What is too long for headers is cut (see [`bounds`]).
     fn from(error: ServiceError) -> Self {
         if let Some(source) = &error.source {
             let cause = chain(source.as_ref());
@@ -20,21 +21,28 @@ impl From<ServiceError> for Status {
             }
         }
         let parts = *error.0;
-        let metadata: HashMap<_, _> = parts.metadata.into_iter().collect();
+        let metadata: HashMap<_, _> =
+            parts.metadata.into_iter().map(|(key, value)| (key, short(value, bounds::FACT))).collect();
         let mut details = ErrorDetails::with_error_info(parts.reason, ERROR_DOMAIN, metadata);
-        for violation in parts.violations {
-            details.add_bad_request_violation(violation.field, violation.description);
+        for violation in parts.violations.into_iter().take(bounds::VIOLATIONS) {
+            details.add_bad_request_violation(
+                short(violation.field, bounds::FACT),
+                short(violation.description, bounds::DESCRIPTION),
+            );
         }
         if let Some(resource) = parts.resource {
-            details.set_resource_info(resource.kind, resource.name, "", "");
+            details.set_resource_info(resource.kind, short(resource.name, bounds::FACT), "", "");
         }
-        for violation in parts.quota {
-            details.add_quota_failure_violation(violation.subject, violation.description);
+        for violation in parts.quota.into_iter().take(bounds::VIOLATIONS) {
+            details.add_quota_failure_violation(
+                short(violation.subject, bounds::FACT),
+                short(violation.description, bounds::DESCRIPTION),
+            );
         }
         if parts.retry_after.is_some() {
             details.set_retry_info(parts.retry_after);
         }
-        Self::with_error_details(parts.code, parts.message, details)
+        Self::with_error_details(parts.code, short(parts.message, bounds::MESSAGE), details)
     }
 }
 

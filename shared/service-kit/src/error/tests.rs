@@ -87,3 +87,18 @@ fn rest_answers_carry_the_headers_that_clients_act_on() {
     let response = crate::service::error_response(false, ServiceError::unauthenticated("no key"));
     assert_eq!(response.headers()["www-authenticate"], "Bearer");
 }
+
+#[test]
+fn an_error_that_quotes_a_book_fits_into_headers() {
+    let book = "é".repeat(40_000);
+    let mut error = ServiceError::invalid(&*book, &*book).with_resource(&*book, &book).with_metadata("k", &book);
+    for _ in 0..500 {
+        error = error.with_violation(&*book, &*book).with_quota_violation(&*book, &*book);
+    }
+    let status = Status::from(error);
+    let headers = status.into_http::<()>().headers().clone();
+    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    assert!(bytes < 12 << 10, "{bytes} bytes of headers");
+    // Far from everything was cut.
+    assert!(bytes > 4 << 10, "{bytes} bytes of headers");
+}

@@ -10,6 +10,7 @@ const DOMAIN: &str = "thecloud";
 
 /// An error with a reason that a program can act on.
 pub(crate) fn with_reason(code: Code, reason: &str, message: impl Into<String>) -> Status {
+    let message = short(&message.into());
     Status::with_error_details(code, message, ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new()))
 }
 
@@ -17,6 +18,11 @@ pub(crate) fn with_reason(code: Code, reason: &str, message: impl Into<String>) 
 #[must_use]
 pub fn reason(status: &Status) -> String {
     status.get_error_details().error_info().map(|info| info.reason.clone()).unwrap_or_default()
+}
+
+/// What fits into headers, as all of an error must over gRPC.
+fn short(text: &str) -> String {
+    text.chars().take(300).collect()
 }
 
 pub(crate) fn precondition(reason: &str, message: impl Into<String>) -> Status {
@@ -34,10 +40,11 @@ pub(crate) fn differs(what: &str, id: &str, field: &str, is: &impl ToString, wan
 }
 
 pub(crate) fn missing(what: &str, id: &str) -> Status {
-    Status::not_found(format!("there is no {what} {id} on this host"))
+    Status::not_found(format!("there is no {what} {} on this host", short(id)))
 }
 
 pub(crate) fn invalid(field: &str, problem: impl std::fmt::Display) -> Status {
-    let details = ErrorDetails::with_bad_request_violation(field, problem.to_string());
-    Status::with_error_details(Code::InvalidArgument, format!("{field} {problem}"), details)
+    let problem = short(&problem.to_string());
+    let message = format!("{field} {problem}");
+    Status::with_error_details(Code::InvalidArgument, message, ErrorDetails::with_bad_request_violation(field, problem))
 }

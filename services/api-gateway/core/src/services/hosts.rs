@@ -133,7 +133,7 @@ impl<S: Store> HostService<S> {
             super::lookup::insert(&mut tx, &host).await?;
             tx.event(joined(&host)).await?;
         } else {
-            tx.update(&mut host).await?;
+            super::lookup::rename(&mut tx, &mut host).await?;
         }
         self.set_capacity(&mut tx, &host).await?;
         // Where the commit fails, the agent registers again.

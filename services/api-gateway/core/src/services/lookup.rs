@@ -46,10 +46,20 @@ pub(super) fn check_etag<R: Resource>(row: &R, etag: &str) -> Result<(), CoreErr
 
 /// Writes a new row; a taken name is said to be taken.
 pub(super) async fn insert<R: Resource, T: Tx>(tx: &mut T, row: &R) -> Result<(), CoreError> {
-    tx.insert(row).await.map_err(|error| match error {
+    tx.insert(row).await.map_err(|error| taken(row, error))
+}
+
+/// Writes a row whose name may have changed; a taken name is said to be taken.
+pub(super) async fn rename<R: Resource, T: Tx>(tx: &mut T, row: &mut R) -> Result<(), CoreError> {
+    let written = tx.update(row).await;
+    written.map_err(|error| taken(row, error))
+}
+
+fn taken<R: Resource>(row: &R, error: StoreError) -> CoreError {
+    match error {
         StoreError::Taken => CoreError::AlreadyExists { kind: R::KIND, name: row.meta().name.clone() },
         other => other.into(),
-    })
+    }
 }
 
 /// What a caller did, as an event of the resource's project; what belongs to the cloud was done from the caller's.
