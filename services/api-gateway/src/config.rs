@@ -123,6 +123,11 @@ pub struct LimitArgs {
     #[arg(long, env = "CLOUD_HEARTBEAT_TIMEOUT_MS", value_name = "MILLISECONDS", default_value_t = 10_000,
           value_parser = clap::value_parser!(u64).range(100..))]
     pub heartbeat_timeout_ms: u64,
+    /// How long the work of a gateway that was killed waits until another one takes it over, in seconds. (SQLite has one gateway, which takes
+    /// its work up again at its start.)
+    #[arg(long, env = "CLOUD_WORK_LEASE", value_name = "SECONDS", default_value_t = 20,
+          value_parser = clap::value_parser!(u64).range(3..=3600))]
+    pub work_lease: u64,
     /// How long a console URL works, in seconds.
     #[arg(long, env = "CLOUD_CONSOLE_TTL", value_name = "SECONDS", default_value_t = 600)]
     pub console_ttl: u64,
@@ -183,6 +188,7 @@ impl Config {
             mtu: limits.guest_mtu,
             import_timeout: Duration::from_secs(self.images.import_timeout),
             quota: default_limits().into_iter().chain(self.tenants.quota.iter().copied()).collect(),
+            work_lease: Duration::from_secs(limits.work_lease),
             ..Settings::default()
         }
     }

@@ -71,6 +71,8 @@ pub struct Settings {
     pub sweep_interval: Duration,
     /// The limits of projects that have none of their own; what is not named has none.
     pub quota: Amounts,
+    /// How long the work of a gateway that is gone stays its own; it is kept by renewing it at a third of that.
+    pub work_lease: Duration,
 }
 
 impl Default for Settings {
@@ -88,6 +90,7 @@ impl Default for Settings {
             import_timeout: Duration::from_secs(3600),
             sweep_interval: Duration::from_secs(30),
             quota: default_limits(),
+            work_lease: Duration::from_secs(20),
         }
     }
 }

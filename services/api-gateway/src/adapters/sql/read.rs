@@ -11,7 +11,7 @@ use sqlx::{Any, AssertSqlSafe, Row, pool::PoolConnection};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::{SqlStore, SqlTx, agents, changes, error::fault, error::from_sqlx, quota, rows, work};
+use super::{SqlStore, SqlTx, agents, changes, error::fault, error::from_sqlx, open, quota, rows, work};
 
 /// Events, in the order that [`event`] reads.
 pub(super) const EVENTS: &str = "SELECT revision, id, at, project_id, kind, resource_id, resource_name, action, actor, source, outcome, message, request_id FROM events";
@@ -64,8 +64,7 @@ impl Store for SqlStore {
     }
 
     async fn vpc_snapshot(&self, vpc: VpcId) -> Result<Option<VpcSnapshot>, StoreError> {
-        let mut snapshot =
-            self.inner.readers.begin_with(self.inner.dialect.begin_snapshot()).await.map_err(from_sqlx)?;
+        let mut snapshot = open::begin(&self.inner.readers, Some(self.inner.dialect.begin_snapshot())).await?;
         let sql = "SELECT generation FROM vpcs WHERE id = $1";
         let row = sqlx::query(sql).bind(vpc.to_string()).fetch_optional(&mut *snapshot).await.map_err(from_sqlx)?;
         let Some(row) = row else { return Ok(None) };
