@@ -3,7 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod cloud;
+mod coverage;
+mod faulty;
 mod host;
+mod lives;
 
 use std::time::Duration;
 
