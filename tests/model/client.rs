@@ -26,7 +26,7 @@ pub const REQUEST_IDS: bool = false;
 /// How often a call is made again that was not answered.
 const RETRIES: u32 = if REQUEST_IDS { 6 } else { 0 };
 /// How long a call may take.
-const DEADLINE: Duration = Duration::from_secs(4);
+const DEADLINE: Duration = Duration::from_secs(6);
 /// How long a client that was not answered waits.
 const AWAY: Duration = Duration::from_millis(300);
 /// Rows of a page: few, so that lists have several.

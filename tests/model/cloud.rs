@@ -25,9 +25,9 @@ use crate::{
 pub const IMAGE: &str = "tiny";
 /// What each host promises: room for four of the smallest instances, so that it is fought for.
 pub const PROMISED: Promised = Promised { vcpus: 4 * 8, memory_mib: 4 * 128 };
-/// How long all may take to be as intended once nothing goes wrong any more: a lease of a gateway that was killed (60 s), and the longest
-/// wait after a failure (38 s).
-const CONVERGES: Duration = Duration::from_secs(150);
+/// How long all may take to be as intended once nothing goes wrong any more: the longest wait after a failure is 38 s, and a call that hangs is
+/// given up after 15 s.
+const CONVERGES: Duration = Duration::from_secs(120);
 
 /// Which database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,8 +95,13 @@ impl ModelCloud {
                 Some(postgres_url(&way))
             }
         };
-        let args =
-            ["--heartbeat-interval-ms=1000", "--heartbeat-timeout-ms=4000", "--stop-wait=1", "--memory-reserve-mib=0"];
+        let args = [
+            "--heartbeat-interval-ms=1000",
+            "--heartbeat-timeout-ms=4000",
+            "--stop-wait=1",
+            "--memory-reserve-mib=0",
+            "--work-lease=5",
+        ];
         let config = GatewayConfig { database, args: args.map(str::to_owned).to_vec(), ..GatewayConfig::default() };
         self.gateways.push(Mutex::new(GatewayProcess::start(&dir, config).await?));
         Ok(())

@@ -20,6 +20,7 @@ mod client;
 mod cloud;
 mod history;
 mod hosts;
+mod launches;
 mod lives;
 mod nemesis;
 mod plan;
@@ -39,4 +40,9 @@ async fn one_gateway_on_sqlite() -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_gateway_on_postgresql() -> anyhow::Result<()> {
     run::run(Engine::Postgres, 1).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_gateways_on_postgresql() -> anyhow::Result<()> {
+    run::run(Engine::Postgres, 2).await
 }

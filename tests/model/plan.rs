@@ -96,7 +96,7 @@ impl Plan {
         let clients = (0..size.clients).map(|_| steps(&mut random)).collect();
         let mut lanes = Vec::new();
         for gateway in 0..size.gateways {
-            lanes.push(lane(&mut random, size.time, 4.0, |random| match random.random_range(0..3) {
+            lanes.push(lane(&mut random, size.time, 5.0, |random| match random.random_range(0..3) {
                 0 => Fault::PauseGateway(gateway),
                 _ => Fault::KillGateway(gateway),
             }));
@@ -108,7 +108,7 @@ impl Plan {
             lanes.push(lane(&mut random, size.time, 1.5, fault));
         }
         if size.has_database {
-            lanes.push(lane(&mut random, size.time, 5.0, |random| match random.random_range(0..5) {
+            lanes.push(lane(&mut random, size.time, 6.0, |random| match random.random_range(0..5) {
                 0 => Fault::StopDatabase,
                 1 => Fault::CrashDatabase,
                 2 => Fault::PauseDatabase,
@@ -126,10 +126,10 @@ fn lane(random: &mut StdRng, time: Duration, rest: f64, mut fault: impl FnMut(&m
             rest: Duration::from_secs_f64(random.random_range(0.2..rest * 2.0)),
             fault: fault(random),
             // Most end before anybody is sure of them; some last.
-            lasts: Duration::from_secs_f64(if random.random_bool(0.2) {
-                random.random_range(3.0..6.0)
+            lasts: Duration::from_secs_f64(if random.random_bool(0.15) {
+                random.random_range(2.0..5.5)
             } else {
-                random.random_range(0.05..1.5)
+                random.random_range(0.05..0.8)
             }),
         };
         at += trouble.rest + trouble.lasts;

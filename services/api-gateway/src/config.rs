@@ -156,6 +156,11 @@ pub struct LimitArgs {
     #[arg(long, env = "CLOUD_TOMBSTONE_RETENTION_DAYS", value_name = "DAYS", default_value_t = 365,
           value_parser = clap::value_parser!(u64).range(30..=36_500))]
     pub tombstone_retention_days: u64,
+    /// How long the work of a gateway that was killed waits until another one takes it over, in seconds. (SQLite has one gateway, which takes
+    /// its work up again at its start.)
+    #[arg(long, env = "CLOUD_WORK_LEASE", value_name = "SECONDS", default_value_t = 20,
+          value_parser = clap::value_parser!(u64).range(3..=3600))]
+    pub work_lease: u64,
     /// How long a console URL works, in seconds.
     #[arg(long, env = "CLOUD_CONSOLE_TTL", value_name = "SECONDS", default_value_t = 600)]
     pub console_ttl: u64,
@@ -233,6 +238,7 @@ impl Config {
             sweep_interval: Duration::from_millis(limits.sweep_interval_ms),
             audit_interval: Duration::from_secs(limits.audit_interval),
             tombstone_retention: Duration::from_secs(limits.tombstone_retention_days.saturating_mul(24 * 3600)),
+            work_lease: Duration::from_secs(limits.work_lease),
         }
     }
 

@@ -5,7 +5,11 @@ mod common;
 #[path = "common/postgres.rs"]
 mod postgres;
 
+use std::time::{Duration, Instant};
+
 use cloud_api_gateway::adapters::sql::SqlStore;
+use cloud_core::ports::Store;
+use sqlx::Connection;
 
 use postgres::Server;
 
@@ -35,4 +39,44 @@ async fn a_key_that_one_gateway_ends_is_ended_at_the_other_at_once() {
     }
     one.close().await;
     two.close().await;
+/// How many transactions are open and nobody's, once none is being ended any more.
+async fn left_open(watcher: &mut sqlx::PgConnection) -> i64 {
+    let mut open = 0;
+    for _ in 0..200 {
+        let sql = "SELECT COUNT(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'";
+        open = sqlx::query_scalar(sql).fetch_one(&mut *watcher).await.unwrap();
+        if open == 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    open
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_given_up_while_it_begins_is_not_left_open() {
+    let server = Server::start();
+    let store = SqlStore::open(&server.url()).await.unwrap();
+    let mut watcher = sqlx::PgConnection::connect(&server.url()).await.unwrap();
+    let vpc = cloud_domain::VpcId::random();
+    for round in 0..300 {
+        // A connection is there: what is given up while one is looked at closes it.
+        drop(store.begin().await.unwrap());
+        assert_eq!(left_open(&mut watcher).await, 0, "in order");
+        // Given up at one moment of its beginning or another, as the call of a client who goes away.
+        let (begun, patience) = (Instant::now(), Duration::from_micros(round * 5));
+        let given_up = async {
+            while begun.elapsed() < patience {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = given_up => {}
+            tx = store.begin(), if round % 2 == 0 => drop(tx),
+            found = store.vpc_snapshot(vpc), if round % 2 == 1 => drop(found),
+        }
+        assert_eq!(left_open(&mut watcher).await, 0, "in round {round}");
+    }
+    store.close().await;
 }

@@ -3,6 +3,8 @@
 
 #[path = "reconcile/cloud.rs"]
 mod cloud;
+#[path = "reconcile/faulty.rs"]
+mod faulty;
 #[path = "reconcile/host.rs"]
 mod host;
 #[path = "common/postgres.rs"]

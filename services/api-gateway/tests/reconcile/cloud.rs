@@ -16,10 +16,13 @@ use cloud_core::{
 };
 use cloud_domain::{HostId, ImageId, InstanceStatus, SessionId};
 use rand::Rng;
-use tokio::task::JoinHandle;
+use tokio::{sync::watch, task::JoinHandle, time::Instant};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use super::host::{FakeHost, State};
+use super::{
+    faulty::FaultyStore,
+    host::{FakeHost, State},
+};
 
 /// How long anything may take. Shorter than the sweep, so that what only the sweep finds is found missing.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -99,6 +102,8 @@ impl Cloud {
             stop_wait: Duration::from_millis(1),
             stop_grace: Duration::from_millis(300),
             sweep_interval: settings.sweep_interval.max(PATIENCE * 2),
+            // What was claimed and never heard of again is nobody's for as long as this.
+            work_lease: Duration::from_secs(1),
             ..settings
         };
         let dir = tempfile::tempdir().unwrap();
@@ -154,7 +159,8 @@ impl Cloud {
         let host = &self.host;
         let backends =
             Backends { compute: host.clone(), storage: host.clone(), network: host.clone(), images: host.clone() };
-        let workers = Workers::new(store.clone(), registry, backends, self.settings.clone());
+        let store = FaultyStore::new(store.clone(), host.clone());
+        let workers = Workers::new(store, registry, backends, self.settings.clone());
         tokio::spawn(workers.run(CancellationToken::new()))
     }
 
@@ -248,9 +254,9 @@ impl Cloud {
 
     /// Waits until the host is as `done` says.
     pub async fn until(&self, what: &str, done: impl Fn(&State) -> bool) {
-        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let deadline = Instant::now() + PATIENCE;
         while !done(&self.host.state()) {
-            assert!(tokio::time::Instant::now() < deadline, "not seen that {what}: {:?}", self.host.state());
+            assert!(Instant::now() < deadline, "not seen that {what}: {:?}", self.host.state());
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
@@ -271,30 +277,57 @@ impl Cloud {
 
     /// Waits until the instance is as `done` says, and nothing is under way. A gateway that is killed meanwhile is started again.
     pub async fn settled(&mut self, id: &Instance, what: &str, done: impl Fn(&Instance) -> bool) -> Instance {
-        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let deadline = Instant::now() + PATIENCE;
         loop {
-            let next_kill = Duration::from_micros(rand::rng().random_range(0..30_000));
-            let mut commits = self.store().commits();
-            commits.mark_unchanged();
+            let commits = self.commits();
             let row = self.row(id).await;
-            let (_, due, _) = self.store().work_status().await.unwrap();
-            if done(&row) && due == 0 {
+            if done(&row) && self.is_quiet().await {
                 return row;
             }
-            let killed = tokio::select! {
-                () = self.host.kill.notified() => true,
-                _ = commits.changed() => false,
-                () = tokio::time::sleep(Duration::from_millis(50)) => false,
-                () = tokio::time::sleep(next_kill), if self.kills < self.murders => true,
-            };
-            drop(commits);
-            if killed {
-                self.kill().await;
-                self.start().await;
-            }
-            let late = tokio::time::Instant::now() > deadline;
-            assert!(!late, "not {what}, {due} due: {row:?}; calls {:?}", self.host.state().calls);
+            self.pause(commits, deadline, &format!("not {what}: {row:?}")).await;
         }
+    }
+
+    /// Waits until the database is as `done` says, and nothing is under way. A gateway that is killed meanwhile is started again.
+    pub async fn reaches<F>(&mut self, what: &str, done: impl Fn(SqlStore) -> F)
+    where
+        F: Future<Output = bool>,
+    {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let commits = self.commits();
+            if done(self.store().clone()).await && self.is_quiet().await {
+                return;
+            }
+            self.pause(commits, deadline, &format!("not {what}")).await;
+        }
+    }
+
+    fn commits(&self) -> watch::Receiver<u64> {
+        let mut commits = self.store().commits();
+        commits.mark_unchanged();
+        commits
+    }
+
+    async fn is_quiet(&self) -> bool {
+        self.store().work_status().await.unwrap().1 == 0
+    }
+
+    /// Until something is committed, or a while. A gateway that is killed meanwhile is started again.
+    async fn pause(&mut self, mut commits: watch::Receiver<u64>, deadline: Instant, why: &str) {
+        let next_kill = Duration::from_micros(rand::rng().random_range(0..30_000));
+        let killed = tokio::select! {
+            () = self.host.kill.notified() => true,
+            _ = commits.changed() => false,
+            () = tokio::time::sleep(Duration::from_millis(50)) => false,
+            () = tokio::time::sleep(next_kill), if self.kills < self.murders => true,
+        };
+        drop(commits);
+        if killed {
+            self.kill().await;
+            self.start().await;
+        }
+        assert!(Instant::now() < deadline, "{why}; {:?}", self.host.state());
     }
 
     pub async fn becomes(&mut self, id: &Instance, status: InstanceStatus) -> Instance {

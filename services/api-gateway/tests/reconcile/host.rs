@@ -64,12 +64,18 @@ pub struct State {
     pub volumes: BTreeMap<VolumeId, bool>,
     pub images: BTreeSet<ImageId>,
     pub vpcs: BTreeMap<VpcId, (u64, BTreeSet<PortId>)>,
+    /// How many subnets it was last told of.
+    pub subnets: BTreeMap<VpcId, usize>,
     /// Calls that change something or ask for one guest, in order.
     pub calls: Vec<&'static str>,
     /// What must never happen and did.
     pub violations: Vec<String>,
     /// At which call what goes wrong.
     pub fault: Option<(usize, Fault)>,
+    /// The background's commits, in order: where each was made.
+    pub commits: Vec<String>,
+    /// At which commit of those made in a place what goes wrong.
+    pub commit_fault: Option<(String, usize, Fault)>,
     /// Every change is asked for twice.
     pub twice: bool,
     /// Guests do not follow a request to shut down.
@@ -122,6 +128,15 @@ impl FakeHost {
 
     pub fn changed(&self, id: InstanceId) {
         let _ = self.changes.send(id);
+    }
+
+    /// What goes wrong at a commit made in this place.
+    pub fn strikes(&self, place: String) -> Option<Fault> {
+        let mut state = self.state();
+        let before = state.commits.iter().filter(|p| **p == place).count();
+        let fault = state.commit_fault.take_if(|(at, nth, _)| *at == place && *nth == before);
+        state.commits.push(place);
+        fault.map(|(_, _, fault)| fault)
     }
 
     async fn call<T>(&self, name: &'static str, work: impl Fn(&mut State) -> Answer<T> + Send) -> Answer<T> {
@@ -380,6 +395,7 @@ impl NetworkBackend for FakeHost {
                 return Err(BackendError::Stale("the VPC was removed after that".into()));
             }
             state.plug(slice.vpc, slice.generation, local.clone());
+            state.subnets.insert(slice.vpc, slice.subnets.len());
             Ok(local.iter().map(|id| PluggedPort { id: *id, device: id.tap_device() }).collect())
         })
         .await
@@ -411,11 +427,21 @@ impl ImageStore for FakeHost {
     async fn fetch(
         &self,
         _: ImageId,
-        _: &ImageSource,
+        source: &ImageSource,
         _: Option<ImageFormat>,
         _: &str,
     ) -> Result<ImageFile, FetchError> {
-        Err(FetchError::Refused("nothing is fetched here".into()))
+        self.call("images.fetch", |_| Ok(())).await.map_err(|error| FetchError::Later(error.to_string()))?;
+        match source {
+            ImageSource::Url(_) => Ok(ImageFile {
+                path: "/images/fetched".into(),
+                format: ImageFormat::Qcow2,
+                sha256: "00".repeat(32),
+                size_bytes: 1,
+                virtual_size_bytes: 1 << 20,
+            }),
+            _ => Err(FetchError::Refused("nothing else is fetched here".into())),
+        }
     }
 
     async fn path(&self, _: ImageId) -> Result<Option<PathBuf>, FetchError> {
@@ -423,6 +449,7 @@ impl ImageStore for FakeHost {
     }
 
     async fn remove(&self, _: ImageId) -> Result<(), FetchError> {
-        Ok(())
+        let done = self.call("images.remove", |_| Ok(())).await;
+        done.map_err(|error| FetchError::Later(error.to_string()))
     }
 }

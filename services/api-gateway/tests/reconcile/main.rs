@@ -3,8 +3,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod cloud;
+mod coverage;
+mod faulty;
 mod host;
 mod truth;
+mod lives;
 
 use std::time::Duration;
 

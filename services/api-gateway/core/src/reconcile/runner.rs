@@ -21,8 +21,6 @@ use crate::{
 const WORKERS: usize = 256;
 /// Work claimed in one go.
 const BATCH: u32 = 32;
-/// How long a lease lasts; it is renewed at a third of that.
-const LEASE: Duration = Duration::from_secs(60);
 /// How long to look at the table at the latest, where nothing wakes.
 const IDLE: Duration = Duration::from_secs(1);
 /// What running work has to end, at shutdown. What does not goes on at the next start.
@@ -90,7 +88,7 @@ impl<S: Store> Workers<S> {
         if free == 0 {
             return IDLE;
         }
-        match self.context.store.claim_work(free.min(BATCH), LEASE).await {
+        match self.context.store.claim_work(free.min(BATCH), self.context.settings.work_lease).await {
             Ok(items) if items.is_empty() => match self.context.store.work_status().await {
                 // What is due already is under way, and wakes this loop when it ends.
                 Ok((Some(next), _, _)) => next.min(IDLE),
@@ -158,13 +156,14 @@ async fn attempt<S: Store>(context: Arc<Context<S>>, item: WorkItem) {
 
 /// Returns when the lease is lost.
 async fn keep_lease<S: Store>(context: &Context<S>, item: &WorkItem) {
-    let mut lost_at = Instant::now() + LEASE;
+    let lease = context.settings.work_lease;
+    let mut lost_at = Instant::now() + lease;
     loop {
-        sleep(LEASE / 3).await;
-        match context.store.renew_lease(item, LEASE).await {
-            Ok(()) => lost_at = Instant::now() + LEASE,
+        sleep(lease / 3).await;
+        match context.store.renew_lease(item, lease).await {
+            Ok(()) => lost_at = Instant::now() + lease,
             Err(StoreError::Stale) => return,
-            Err(_) if Instant::now() + LEASE / 3 < lost_at => {}
+            Err(_) if Instant::now() + lease / 3 < lost_at => {}
             Err(_) => return,
         }
     }

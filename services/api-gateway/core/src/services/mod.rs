@@ -95,6 +95,8 @@ pub struct Settings {
     pub audit_interval: Duration,
     /// How long deletions are remembered.
     pub tombstone_retention: Duration,
+    /// How long the work of a gateway that is gone stays its own; it is kept by renewing it at a third of that.
+    pub work_lease: Duration,
 }
 
 impl Default for Settings {
@@ -120,6 +122,7 @@ impl Default for Settings {
             watch_buffer: 1024,
             audit_interval: Duration::from_secs(600),
             tombstone_retention: Duration::from_secs(365 * 24 * 3600),
+            work_lease: Duration::from_secs(20),
         }
     }
 }

@@ -4,10 +4,12 @@ use std::{fs::File, path::PathBuf, sync::Arc, time::Duration};
 
 use cloud_core::ports::StoreError;
 use cloud_domain::CloudId;
-use sqlx::{AnyPool, Executor, any::AnyPoolOptions};
+use sqlx::{Any, AnyPool, Executor, Transaction, any::AnyPoolOptions};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use super::{dialect::Dialect, identity, notify::Notifications, quota, writer::Writer};
+use super::{
+    dialect::Dialect, error::fault, error::from_sqlx, identity, notify::Notifications, quota, writer::Writer,
+};
 
 /// Counts commits, for those who wait for one.
 pub(super) type Commits = watch::Sender<u64>;
@@ -148,6 +150,23 @@ impl SqlStore {
         self.inner.readers.close().await;
         self.inner.writers.close().await;
     }
+}
+
+/// Begins a transaction, by this statement or the usual one. In a task that is not cancelled with the caller: of a transaction whose BEGIN was on
+/// its way when the caller went, sqlx knows nothing, and its connection would go back to the pool inside of it. What others wrote there would
+/// not be committed, and after a read-only one nobody could write.
+pub(super) async fn begin(
+    pool: &AnyPool,
+    statement: Option<&'static str>,
+) -> Result<Transaction<'static, Any>, StoreError> {
+    let pool = pool.clone();
+    let begun = tokio::spawn(async move {
+        match statement {
+            Some(statement) => pool.begin_with(statement).await,
+            None => pool.begin().await,
+        }
+    });
+    begun.await.map_err(fault)?.map_err(from_sqlx)
 }
 
 fn pool(dialect: Dialect, size: u32) -> AnyPoolOptions {

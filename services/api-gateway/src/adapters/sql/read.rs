@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::{
-    SqlStore, SqlTx, agents, changes, error::fault, error::from_sqlx, filter, quota, requests, retention, rows,
+    SqlStore, SqlTx, agents, changes, error::fault, error::from_sqlx, filter, open, quota, requests, retention, rows,
     rows::Values, truth, work,
 };
 
@@ -68,8 +68,7 @@ impl Store for SqlStore {
     }
 
     async fn vpc_snapshot(&self, vpc: VpcId) -> Result<Option<VpcSnapshot>, StoreError> {
-        let mut snapshot =
-            self.inner.readers.begin_with(self.inner.dialect.begin_snapshot()).await.map_err(from_sqlx)?;
+        let mut snapshot = open::begin(&self.inner.readers, Some(self.inner.dialect.begin_snapshot())).await?;
         let sql = "SELECT generation FROM vpcs WHERE id = $1";
         let row = sqlx::query(sql).bind(vpc.to_string()).fetch_optional(&mut *snapshot).await.map_err(from_sqlx)?;
         let Some(row) = row else { return Ok(None) };

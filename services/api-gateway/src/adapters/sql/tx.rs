@@ -18,7 +18,7 @@ use super::{
     changes::{EVENTS_PER_REVISION, event_revision},
     error::fault,
     error::from_sqlx,
-    quota, requests, retention, rows, truth,
+    open, quota, requests, retention, rows, truth,
     writer::Loan,
 };
 
@@ -58,7 +58,7 @@ impl SqlTx {
             }
             None => {
                 let place = if background { Some(store.background().await?) } else { None };
-                let mut tx = store.inner.writers.begin().await.map_err(from_sqlx)?;
+                let mut tx = open::begin(&store.inner.writers, None).await?;
                 let stamp = dialect.stamp(&mut tx).await.map_err(from_sqlx)?;
                 (Inner::Own(tx, place), stamp)
             }

@@ -1,0 +1,172 @@
+//! Lives that between them make every call and every commit that reconcilers can make. Each ends with nothing left.
+
+use std::time::Duration;
+
+use cloud_api_gateway::adapters::sql::SqlStore;
+use cloud_core::{
+    model::{Image, ImageSource, ImageStatus, Instance, Labels, Visibility, Volume, VolumeStatus},
+    ports::{GuestPower, GuestReason, Store},
+    services::{Launch, NewImage, NewSubnet, NewVolume, NewVpc, Settings},
+};
+use cloud_domain::{Incarnation, InstanceStatus};
+use uuid::Uuid;
+
+use super::{cloud::Cloud, host::Start, live};
+
+/// A life, by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    /// Launched, stopped, started, rebooted, deleted.
+    Instance,
+    /// A volume that was attached, and is deleted with what was written to it.
+    Volume,
+    /// Images that are imported, one of them in vain; one that is deleted before the last disk made from it.
+    Image,
+    /// A VPC whose hosts are told of a subnet that comes and one that goes.
+    Network,
+    /// A guest that the hypervisor cannot start, until time is up.
+    Hopeless,
+    /// Guests that change behind the gateway's back: gone, shut down, another start.
+    Drift,
+}
+
+impl Life {
+    pub const ALL: [Self; 6] = [Self::Instance, Self::Volume, Self::Image, Self::Network, Self::Hopeless, Self::Drift];
+
+    /// A cloud to be lived in.
+    pub async fn cloud(self) -> Cloud {
+        let settings = Settings { heartbeat_timeout: Duration::from_secs(600), ..Settings::default() };
+        match self {
+            Self::Hopeless => Cloud::with(Settings { start_timeout: Duration::from_millis(600), ..settings }).await,
+            _ => Cloud::with(settings).await,
+        }
+    }
+
+    pub async fn live(self, cloud: &mut Cloud) {
+        match self {
+            Self::Instance => live(cloud).await,
+            Self::Volume => volume(cloud).await,
+            Self::Image => image(cloud).await,
+            Self::Network => network(cloud).await,
+            Self::Hopeless => hopeless(cloud).await,
+            Self::Drift => drift(cloud).await,
+        }
+        cloud.check().await;
+        let state = cloud.host.state();
+        assert!(state.domains.is_empty() && state.vpcs.is_empty(), "{state:?}");
+    }
+}
+
+async fn deleted(cloud: &mut Cloud, made: &Instance) {
+    cloud.services().instances.delete(cloud.caller(), &made.meta.id.to_string(), "").await.unwrap();
+    cloud.becomes(made, InstanceStatus::Deleted).await;
+}
+
+async fn volume(cloud: &mut Cloud) {
+    let new = |name: &str| NewVolume { name: name.into(), size_gib: 1, ..NewVolume::default() };
+    let volume = cloud.services().volumes.create(cloud.caller(), new("data")).await.unwrap();
+    let blank = cloud.services().volumes.create(cloud.caller(), new("blank")).await.unwrap();
+    let made = cloud.launch("web-01", &["data"]).await;
+    cloud.becomes(&made, InstanceStatus::Running).await;
+    deleted(cloud, &made).await;
+    assert!(cloud.host.state().volumes.contains_key(&volume.id()));
+    for id in [volume.meta.id, blank.meta.id] {
+        cloud.services().volumes.delete(cloud.caller(), &id.to_string(), "").await.unwrap();
+        let gone = |store: SqlStore| async move {
+            store.get::<Volume>(id).await.unwrap().unwrap().status == VolumeStatus::Deleted
+        };
+        cloud.reaches("deleted", gone).await;
+    }
+    assert!(cloud.host.state().volumes.is_empty());
+}
+
+async fn imported(cloud: &mut Cloud, name: &str, source: ImageSource, status: ImageStatus) -> Uuid {
+    let new = NewImage {
+        name: name.into(),
+        source,
+        format: None,
+        sha256: String::new(),
+        visibility: Visibility::Private,
+        labels: Labels::new(),
+    };
+    let id = cloud.services().images.import(cloud.caller(), new).await.unwrap().meta.id;
+    becomes(cloud, id, status).await;
+    id
+}
+
+async fn becomes(cloud: &mut Cloud, id: Uuid, status: ImageStatus) {
+    let is = |store: SqlStore| async move { store.get::<Image>(id).await.unwrap().unwrap().status == status };
+    cloud.reaches(status.as_str(), is).await;
+}
+
+async fn image(cloud: &mut Cloud) {
+    imported(cloud, "bad", ImageSource::File("nowhere".into()), ImageStatus::Error).await;
+    let url = ImageSource::Url("http://images.example/good".into());
+    let id = imported(cloud, "good", url, ImageStatus::Ready).await;
+    let launch =
+        Launch { name: "web-01".into(), image: "good".into(), instance_type: "tiny".into(), ..Launch::default() };
+    let made = cloud.services().instances.launch(cloud.caller(), launch).await.unwrap();
+    cloud.becomes(&made, InstanceStatus::Running).await;
+    cloud.services().images.delete(cloud.caller(), "good", "").await.unwrap();
+    becomes(cloud, id, ImageStatus::Deleted).await;
+    deleted(cloud, &made).await;
+    cloud.reaches("gone from the host", |_| async { true }).await;
+    cloud.until("the image is gone", |state| state.images.is_empty()).await;
+}
+
+async fn network(cloud: &mut Cloud) {
+    let vpcs = &cloud.services().vpcs;
+    vpcs.create(cloud.caller(), NewVpc { name: "net".into(), ..NewVpc::default() }).await.unwrap();
+    let launch = Launch {
+        name: "web-01".into(),
+        image: "tiny".into(),
+        instance_type: "tiny".into(),
+        vpc: "net".into(),
+        ..Launch::default()
+    };
+    let made = cloud.services().instances.launch(cloud.caller(), launch).await.unwrap();
+    cloud.becomes(&made, InstanceStatus::Running).await;
+    let second =
+        NewSubnet { vpc: "net".into(), name: "second".into(), cidr: "10.0.1.0/24".into(), ..NewSubnet::default() };
+    cloud.services().vpcs.create_subnet(cloud.caller(), second).await.unwrap();
+    cloud.reaches("told of the subnet", |_| async { true }).await;
+    assert_eq!(cloud.host.state().subnets[&made.nics[0].vpc], 2);
+    cloud.services().vpcs.delete_subnet(cloud.caller(), "net", "second", "").await.unwrap();
+    cloud.reaches("told that it is gone", |_| async { true }).await;
+    assert_eq!(cloud.host.state().subnets[&made.nics[0].vpc], 1);
+    deleted(cloud, &made).await;
+    cloud.reaches("told that the instance is gone", |_| async { true }).await;
+    cloud.services().vpcs.delete(cloud.caller(), "net", "").await.unwrap();
+}
+
+async fn hopeless(cloud: &mut Cloud) {
+    cloud.host.state().start = Some(Start::Fails);
+    let made = cloud.launch("web-01", &[]).await;
+    cloud.settled(&made, "cleaned", |r| r.status == InstanceStatus::Error && !r.holds_capacity).await;
+    assert!(cloud.host.state().volumes.is_empty());
+    deleted(cloud, &made).await;
+}
+
+async fn drift(cloud: &mut Cloud) {
+    let made = cloud.launch("web-01", &[]).await;
+    let first = cloud.becomes(&made, InstanceStatus::Running).await;
+    // Somebody removes it.
+    cloud.host.state().domains.remove(&made.id());
+    cloud.host.changed(made.id());
+    let again = |row: &Instance| row.status == InstanceStatus::Running && row.incarnation != first.incarnation;
+    cloud.settled(&made, "started again", again).await;
+    // Another start of it turns up.
+    let other = Incarnation::random();
+    cloud.host.state().domains.get_mut(&made.id()).unwrap().incarnation = other;
+    cloud.host.changed(made.id());
+    cloud.settled(&made, "adopted", |row| row.status == InstanceStatus::Running && row.incarnation == other).await;
+    // It shuts itself down.
+    {
+        let mut state = cloud.host.state();
+        let domain = state.domains.get_mut(&made.id()).unwrap();
+        (domain.power, domain.reason) = (GuestPower::Shutoff, GuestReason::GuestShutdown);
+    }
+    cloud.host.changed(made.id());
+    cloud.becomes(&made, InstanceStatus::Stopped).await;
+    deleted(cloud, &made).await;
+}
