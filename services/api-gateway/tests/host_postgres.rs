@@ -39,6 +39,8 @@ async fn a_key_that_one_gateway_ends_is_ended_at_the_other_at_once() {
     }
     one.close().await;
     two.close().await;
+}
+
 /// How many transactions are open and nobody's, once none is being ended any more.
 async fn left_open(watcher: &mut sqlx::PgConnection) -> i64 {
     let mut open = 0;

@@ -7,7 +7,8 @@ use cloud_api_gateway::adapters::sql::SqlStore;
 use cloud_contracts::agent::{self, PortSlice, PowerState, StateReason, SubnetSlice};
 use cloud_core::{
     model::{
-        Desired, Disk, Image, Instance, Labels, Meta, Nic, Port, Project, Subnet, Timestamp, Volume, VolumeStatus, Vpc,
+        Desired, Disk, Image, Instance, Labels, Meta, Nic, Port, Project, RestartPolicy, Subnet, Timestamp, Volume,
+        VolumeStatus, Vpc,
     },
     ports::{Query, Store, Tx},
 };
@@ -117,6 +118,7 @@ impl Filler<'_> {
             root: true,
             image: Some(self.image.id()),
             image_name: self.image.meta.name.clone(),
+            data_missing: false,
         };
         let port = Port {
             meta: self.meta(*port_id.as_uuid(), &port_id.to_string()),
@@ -165,6 +167,10 @@ impl Filler<'_> {
             holds_capacity: true,
             stop_requested_at: None,
             start_deadline: None,
+            restart_policy: RestartPolicy::default(),
+            quick_ends: 0,
+            restart_at: None,
+            missing: Vec::new(),
         };
         Ok((instance, volume, port))
     }

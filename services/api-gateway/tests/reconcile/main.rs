@@ -6,8 +6,8 @@ mod cloud;
 mod coverage;
 mod faulty;
 mod host;
-mod truth;
 mod lives;
+mod truth;
 
 use std::time::Duration;
 

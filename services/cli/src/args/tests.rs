@@ -122,8 +122,8 @@ fn connection_options_stand_anywhere() {
 
 #[test]
 fn names_are_taken_once() {
-    let cli = parse("host show a b a").unwrap();
-    let Command::Host(LsShow::Show { names, .. }) = cli.command else { panic!("{cli:?}") };
+    let cli = parse("port show a b a").unwrap();
+    let Command::Port(LsShow::Show { names, .. }) = cli.command else { panic!("{cli:?}") };
     assert_eq!(names.unique(), ["a", "b"]);
 }
 

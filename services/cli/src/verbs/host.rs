@@ -87,7 +87,13 @@ pub async fn run(connection: Connection, command: Command) -> Result<(), Error> 
 }
 
 async fn list_orphans(context: &Context, host: &str, page: PageOf) -> crate::resources::Page<Orphan> {
-    let request = ListOrphansRequest { id: host.to_owned(), page_size: page.size, page_token: page.token };
+    let request = ListOrphansRequest {
+        id: host.to_owned(),
+        page_size: page.size,
+        page_token: page.token,
+        filter: page.filter,
+        order_by: page.order_by,
+    };
     let answer = context.cloud.hosts().list_orphans(ask(request)).await?.into_inner();
     Ok((answer.orphans, answer.next_page_token))
 }
@@ -95,14 +101,20 @@ async fn list_orphans(context: &Context, host: &str, page: PageOf) -> crate::res
 async fn adopt(connection: Connection, args: Adopt) -> Result<(), Error> {
     let context = Context::new(connection, args.output).await?;
     let subject = format!("{} {}", Orphan::KIND, args.orphan);
-    let request = AdoptOrphanRequest { id: args.host, orphan: args.orphan, project: args.into, name: args.name };
+    let request = AdoptOrphanRequest {
+        id: args.host,
+        orphan: args.orphan,
+        project: args.into,
+        name: args.name,
+        request_id: String::new(),
+    };
     let adopted = context.cloud.hosts().adopt_orphan(ask(request)).await.map_err(Error::refused(subject))?;
     context.out.changed(&[adopted.into_inner()])
 }
 
 async fn remove(context: &Context, host: &str, orphan: String) -> Result<Orphan, Error> {
     let subject = format!("{} {orphan}", Orphan::KIND);
-    let request = RemoveOrphanRequest { id: host.to_owned(), orphan };
+    let request = RemoveOrphanRequest { id: host.to_owned(), orphan, request_id: String::new() };
     let removing = context.cloud.hosts().remove_orphan(ask(request)).await.map_err(Error::refused(subject))?;
     Ok(removing.into_inner())
 }

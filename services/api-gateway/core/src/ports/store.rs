@@ -297,9 +297,6 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// The revision up to which all that was committed can be seen. Every write transaction has one of its own.
     fn revision(&self) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
-    /// The highest revision of which something was purged; 0: nothing was.
-    fn purged(&self) -> impl Future<Output = Result<u64, StoreError>> + Send;
-
     /// Rows of a kind that were written after a revision. About `limit` of them: never a part of one transaction's.
     fn changes<R: Resource>(
         &self,

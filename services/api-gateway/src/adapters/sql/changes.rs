@@ -76,15 +76,6 @@ pub(super) async fn events(store: &SqlStore, after: u64, limit: u32) -> Result<C
 }
 
 /// The highest revision of which something was purged: the purge writes it down.
-pub(super) async fn purged(store: &SqlStore) -> Result<u64, StoreError> {
-    let mut reader = reader(store).await?;
-    let query = sqlx::query("SELECT value FROM meta WHERE name = 'purged'");
-    match query.fetch_optional(&mut *reader).await.map_err(from_sqlx)? {
-        Some(row) => row.try_get::<&str, _>(0).map_err(from_sqlx)?.parse().map_err(fault),
-        None => Ok(0),
-    }
-}
-
 /// Runs a statement with bounds `after` and the watermark, both as `bound` writes them. Cut between two revisions where there are more
 /// than `limit` rows, never within one.
 async fn read_up(

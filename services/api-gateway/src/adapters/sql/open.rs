@@ -7,9 +7,7 @@ use cloud_domain::CloudId;
 use sqlx::{Any, AnyPool, Executor, Transaction, any::AnyPoolOptions};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use super::{
-    dialect::Dialect, error::fault, error::from_sqlx, identity, notify::Notifications, quota, writer::Writer,
-};
+use super::{dialect::Dialect, error::fault, error::from_sqlx, identity, notify::Notifications, quota, writer::Writer};
 
 /// Counts commits, for those who wait for one.
 pub(super) type Commits = watch::Sender<u64>;

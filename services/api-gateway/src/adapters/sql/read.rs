@@ -131,10 +131,6 @@ impl Store for SqlStore {
         changes::revision(self).await
     }
 
-    async fn purged(&self) -> Result<u64, StoreError> {
-        changes::purged(self).await
-    }
-
     async fn changes<R: Resource>(&self, after: u64, limit: u32) -> Result<Changes<R>, StoreError> {
         changes::rows(self, after, limit).await
     }

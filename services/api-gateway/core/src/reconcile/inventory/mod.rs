@@ -64,7 +64,8 @@ pub(super) async fn keep<S: Store>(context: &Context<S>, host: HostId) {
                 inventories.failed(host);
             }
             sleep(retry.min(PAUSE)).await;
-            std::mem::replace(&mut retry, (retry * 2).min(context.settings.sweep_interval))
+            let next = (retry * 2).min(context.settings.sweep_interval);
+            std::mem::replace(&mut retry, next)
         };
         // Not all hosts at the same moment.
         let wait = wait.mul_f64(rand::rng().random_range(0.8..1.2));

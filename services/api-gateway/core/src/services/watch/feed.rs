@@ -112,9 +112,12 @@ impl<F: Source> Tap<F> {
 
     /// Waits for something to tell, or a step towards it.
     async fn fill(&mut self) -> Result<(), CoreError> {
-        match self.phase {
-            Phase::Current(after) => self.page(after).await,
-            Phase::Behind(until) if self.at < until => self.catch_up().await,
+        match &mut self.phase {
+            Phase::Current(after) => {
+                let after = after.take();
+                self.page(after).await
+            }
+            Phase::Behind(until) if self.at < *until => self.catch_up().await,
             Phase::Behind(_) => self.join().await,
             Phase::Live => self.receive().await,
         }
@@ -122,15 +125,16 @@ impl<F: Source> Tap<F> {
 
     /// Reads a page of the current state.
     async fn page(&mut self, after: Option<Cursor>) -> Result<(), CoreError> {
-        let query = Query { after, limit: Some(SLICE), ..self.scope.query.clone() };
+        let query = Query { after: after.clone(), limit: Some(SLICE), ..self.scope.query.clone() };
         let rows = self.hub.source().current(&query).await?;
         let more = rows.len() >= SLICE as usize;
         let mut last = after;
         for row in rows {
             let (place, version) = F::place(&row);
+            let id = place.id;
             last = Some(place);
             if (self.scope.sees)(&row) {
-                self.known.insert(place.id, Known { version, created: 0 });
+                self.known.insert(id, Known { version, created: 0 });
                 let kind = if F::is_deleted(&row) { ChangeKind::Deleted } else { ChangeKind::Current };
                 self.ready.push_back(Told { kind, row: Some(row), resume_token: String::new() });
             }

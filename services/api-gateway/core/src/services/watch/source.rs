@@ -11,7 +11,7 @@ use cloud_domain::HostId;
 
 use crate::{
     model::{AgentRole, Event, Host, Resource},
-    ports::{Changes, Cursor, Query, Store, StoreError},
+    ports::{Changes, Cursor, Key, Query, Store, StoreError},
     services::{HostRegistry, HostState},
 };
 
@@ -82,7 +82,7 @@ impl<S: Store, R: Resource> Source for Rows<S, R> {
 
     fn place(row: &R) -> (Cursor, u64) {
         let meta = row.meta();
-        (Cursor { created_at: meta.created_at, id: meta.id }, meta.version)
+        (Cursor { key: Key::CreatedAt(meta.created_at), id: meta.id }, meta.version)
     }
 
     fn is_deleted(row: &R) -> bool {
@@ -121,7 +121,7 @@ impl<S: Store> Source for Events<S> {
     }
 
     fn place(row: &Event) -> (Cursor, u64) {
-        (Cursor { created_at: row.at, id: row.id }, 1)
+        (Cursor { key: Key::CreatedAt(row.at), id: row.id }, 1)
     }
 
     fn is_deleted(_: &Event) -> bool {

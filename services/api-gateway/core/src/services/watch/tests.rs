@@ -29,7 +29,7 @@ use super::{
 use crate::{
     CoreError,
     model::Timestamp,
-    ports::{Changed, Changes, Cursor, Query, StoreError},
+    ports::{Changed, Changes, Cursor, Key, Query, StoreError},
 };
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -165,7 +165,7 @@ impl Source for Fake {
     }
 
     fn place(row: &Thing) -> (Cursor, u64) {
-        (Cursor { created_at: Timestamp(0), id: row.id }, row.version)
+        (Cursor { key: Key::CreatedAt(Timestamp(0)), id: row.id }, row.version)
     }
 
     fn is_deleted(row: &Thing) -> bool {
