@@ -260,3 +260,22 @@ impl Config {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(args: &[&str]) -> Result<Config, clap::Error> {
+        Config::try_parse_from(["cloud-api-gateway"].iter().chain(args))
+    }
+
+    #[test]
+    fn quotas_are_set_over_the_built_in_ones() {
+        let quota = parse(&["--quota", "instances=5,vcpus=none", "--quota", "vpcs=0"]).unwrap().settings().quota;
+        assert_eq!((quota[&Limited::Instances], quota[&Limited::Vcpus], quota[&Limited::Vpcs]), (5, NO_LIMIT, 0));
+        assert_eq!(quota[&Limited::VolumeGib], default_limits()[&Limited::VolumeGib]);
+        for bad in ["instances", "bananas=1", "instances=many", "instances=9223372036854775808"] {
+            assert!(parse(&["--quota", bad]).is_err(), "{bad}");
+        }
+    }
+}

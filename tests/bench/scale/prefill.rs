@@ -7,10 +7,11 @@ use cloud_api_gateway::adapters::sql::SqlStore;
 use cloud_contracts::agent::{self, PortSlice, PowerState, StateReason, SubnetSlice};
 use cloud_core::{
     model::{
-        Desired, Disk, Image, Instance, Labels, Meta, Nic, Port, Project, RestartPolicy, Subnet, Timestamp, Volume,
+        Amounts, Desired, Disk, Image, Instance, Labels, Limited, Meta, Nic, Port, Project, RestartPolicy, Subnet,
+        Timestamp, Volume,
         VolumeStatus, Vpc,
     },
-    ports::{Query, Store, Tx},
+    ports::{Claim, Query, Store, Tx},
 };
 use cloud_domain::{
     Cidr, Gib, Incarnation, InstanceId, InstanceStatus, MacAddr, PortId, ProjectId, SubnetId, VolumeId, VpcId,
@@ -70,6 +71,16 @@ impl Filler<'_> {
         };
         tx.insert(&vpc).await?;
         tx.insert(&subnet).await?;
+        let instances = count as u64;
+        let held = Amounts::from([
+            (Limited::Vpcs, 1),
+            (Limited::Instances, instances),
+            (Limited::Vcpus, instances * u64::from(VCPUS)),
+            (Limited::MemoryMib, instances * u64::from(MEMORY_MIB)),
+            (Limited::VolumeGib, instances),
+        ]);
+        let claim = tx.claim_quota(ProjectId::from(self.project.meta.id), &held, &Amounts::new()).await?;
+        anyhow::ensure!(claim == Claim::Held, "{claim:?}");
         let mut made = Vec::with_capacity(count);
         for index in 0..count {
             let host = &self.hosts[(number * HOSTS_OF_VPC + index % HOSTS_OF_VPC) % self.hosts.len()];

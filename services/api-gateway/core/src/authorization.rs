@@ -53,7 +53,7 @@ pub fn authorize(rule: &Rule, caller: &Caller) -> Result<(), CoreError> {
     let Access::Key(least) = rule.access else { return Ok(()) };
     let name = rule.method.rsplit('/').next().unwrap_or(rule.method);
     let (has, needs) = (caller.role.as_str(), least.as_str());
-    Err(CoreError::Denied(format!("{name} needs the role {needs}: the key `{}` is a {has}'s", caller.key_name)))
+    Err(CoreError::Denied(format!("{name} needs the role {needs}: the key `{}` has the role {has}", caller.key_name)))
 }
 
 /// The rule of a method; none where there is no such method.

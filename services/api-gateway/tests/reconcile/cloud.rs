@@ -7,8 +7,8 @@ use cloud_api_gateway::adapters::sql::{OpenError, SqlStore};
 use cloud_core::{
     CoreError,
     model::{
-        AgentRole, Caller, HostCapacity, Image, ImageFormat, ImageSource, ImageStatus, Instance, Labels, Meta, Port,
-        Visibility, Volume,
+        AgentRole, Amounts, Caller, HostCapacity, Image, ImageFormat, ImageSource, ImageStatus, Instance, Labels,
+        Limited, Meta, Port, Visibility, Volume, Vpc, held_by_instance, held_by_volume,
     },
     ports::{Query, Store, Tx},
     reconcile::{Backends, Workers},
@@ -339,6 +339,14 @@ impl Cloud {
         let rows: Vec<Instance> = self.store().list(&Query::default()).await.unwrap();
         let volumes: Vec<Volume> = self.store().list(&Query::default()).await.unwrap();
         let ports: Vec<Port> = self.store().list(&Query::default()).await.unwrap();
+        let mut held: Amounts = Limited::ALL.into_iter().map(|of| (of, 0)).collect();
+        let mut add = |more: Amounts| more.into_iter().for_each(|(of, n)| *held.get_mut(&of).unwrap() += n);
+        rows.iter().for_each(|row| add(held_by_instance(row)));
+        volumes.iter().for_each(|row| add(held_by_volume(row)));
+        let vpcs = self.store().list::<Vpc>(&Query::default()).await.unwrap().len() as u64;
+        add(Amounts::from([(Limited::Vpcs, vpcs)]));
+        let quota = self.store().quota(self.caller().project).await.unwrap().unwrap();
+        assert_eq!(quota.used, held, "quota");
         let used = self.store().capacity_used(self.host_id).await.unwrap();
         let state = self.host.state();
         assert_eq!(state.violations, Vec::<String>::new());
