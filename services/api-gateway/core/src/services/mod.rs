@@ -189,7 +189,7 @@ impl<S: Store> Services<S> {
             images,
             vpcs,
             hosts,
-            orphans: OrphanService::new(store.clone()),
+            orphans: OrphanService::new(store.clone(), Arc::clone(&settings)),
             identity: IdentityService::new(store.clone(), cache.clone()),
             projects,
             api_keys: ApiKeyService::new(store.clone(), cache),

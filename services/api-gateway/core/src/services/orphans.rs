@@ -1,17 +1,20 @@
 //! Orphans: what operators see of them and do about them. Nothing happens on a host in these calls: removing one is work.
 
+use std::sync::Arc;
+
 use cloud_domain::{Gib, ProjectId, VolumeId};
 use uuid::Uuid;
 
 use super::{
-    Page, PageRequest,
+    Page, PageRequest, Settings,
     lookup::{any, as_id, event, insert, live, name, operator},
+    quotas::claim,
 };
 use crate::{
     CoreError, Kind,
     model::{
         Caller, Host, Image, Instance, Labels, Meta, Orphan, OrphanKind, Project, Resource, Timestamp, Value, Volume,
-        VolumeStatus,
+        VolumeStatus, held_by_volume,
     },
     ports::{Query, Store, Tx, WorkKind},
 };
@@ -36,6 +39,7 @@ pub struct Adoption {
 #[derive(Clone)]
 pub struct OrphanService<S> {
     store: S,
+    settings: Arc<Settings>,
 }
 
 /// Hosts and projects belong to the cloud.
@@ -45,8 +49,8 @@ fn nobody() -> ProjectId {
 
 impl<S: Store> OrphanService<S> {
     /// The service over a store.
-    pub fn new(store: S) -> Self {
-        Self { store }
+    pub fn new(store: S, settings: Arc<Settings>) -> Self {
+        Self { store, settings }
     }
 
     /// A host's orphans, as of its last inventory (operators).
@@ -63,7 +67,7 @@ impl<S: Store> OrphanService<S> {
     ///
     /// # Errors
     /// Denied, `NotFound` (host, orphan, project), invalid name, `AlreadyExists`, Precondition where it is no volume, is being removed, is used by
-    /// a guest that is an orphan itself, has a size that no volume has, or has a row already.
+    /// a guest that is an orphan itself, has a size that no volume has, or has a row already; `QuotaExceeded`.
     pub async fn adopt(&self, caller: &Caller, request: Adoption) -> Result<Orphan, CoreError> {
         operator(caller, "adopt orphans")?;
         let mut tx = self.store.begin().await?;
@@ -92,6 +96,8 @@ impl<S: Store> OrphanService<S> {
             }
         };
         let row = volume(&mut tx, &orphan, project, &request.name).await?;
+        let owner = Caller { project: row.meta.project, project_name: row.meta.project_name.clone(), ..caller.clone() };
+        claim(&mut tx, &self.settings, &owner, &held_by_volume(&row)).await?;
         insert(&mut tx, &row).await?;
         tx.event(event(caller, &row, "volume.adopt")).await?;
         orphan.meta.deleted_at = Some(Timestamp::now());

@@ -10,7 +10,7 @@ use futures::TryStreamExt as _;
 use sqlx::{AnyConnection, AssertSqlSafe, Row};
 use uuid::Uuid;
 
-use super::{SqlStore, error::fault, error::from_sqlx, rows};
+use super::{SqlStore, SqlTx, error::fault, error::from_sqlx, rows};
 
 /// Ids looked for in one statement.
 const IDS: usize = 200;
@@ -56,12 +56,13 @@ pub(super) async fn tombstones(store: &SqlStore, kind: Kind, ids: &[Uuid]) -> Re
 }
 
 pub(super) async fn purge(store: &SqlStore, before: Timestamp) -> Result<u64, StoreError> {
-    let _place = store.background().await?;
-    let mut writer = store.inner.writers.acquire().await.map_err(from_sqlx)?;
+    let mut tx = SqlTx::begin(store, true).await?;
     let mut purged = 0;
     for sql in ["DELETE FROM tombstones WHERE deleted_at < $1", "DELETE FROM orphans WHERE deleted_at < $1"] {
-        purged += sqlx::query(sql).bind(before.0).execute(&mut *writer).await.map_err(from_sqlx)?.rows_affected();
+        let done = sqlx::query(sql).bind(before.0).execute(tx.connection()?).await.map_err(from_sqlx)?;
+        purged += done.rows_affected();
     }
+    tx.commit_quietly().await?;
     Ok(purged)
 }
 
@@ -101,7 +102,8 @@ pub(super) async fn set_capacity_used(
     (vcpus, memory): (u64, u64),
 ) -> Result<(), StoreError> {
     let (vcpus, memory) = (i64::try_from(vcpus).map_err(fault)?, i64::try_from(memory).map_err(fault)?);
-    let sql = "UPDATE hosts SET vcpus_used = $1, memory_used = $2 WHERE id = $3";
+    let sql = "UPDATE hosts SET vcpus_used = $1, memory_used = $2, \
+               fill = CASE WHEN memory_total > 0 THEN ($2 * 1000) / memory_total ELSE 0 END WHERE id = $3";
     let query = sqlx::query(sql).bind(vcpus).bind(memory).bind(host.to_string());
     query.execute(connection).await.map_err(from_sqlx)?;
     Ok(())

@@ -63,9 +63,10 @@ pub(super) async fn keep<S: Store>(context: &Context<S>, host: HostId) {
             if hurry {
                 inventories.failed(host);
             }
-            sleep(retry.min(PAUSE)).await;
-            let next = (retry * 2).min(context.settings.sweep_interval);
-            std::mem::replace(&mut retry, next)
+            let wait = retry;
+            sleep(wait.min(PAUSE)).await;
+            retry = (retry * 2).min(context.settings.sweep_interval);
+            wait
         };
         // Not all hosts at the same moment.
         let wait = wait.mul_f64(rand::rng().random_range(0.8..1.2));
