@@ -119,11 +119,12 @@ where
     let (mut tried, mut pause) = (1, FIRST_PAUSE);
     loop {
         let body = Body::new(Full::new(bytes.clone()).map_err(|never: Infallible| -> Status { match never {} }));
-        let sent = match std::future::poll_fn(|context| inner.poll_ready(context)).await {
-            Ok(()) => inner.call(Request::from_parts(parts.clone(), body)).await,
+        let ready = std::future::poll_fn(|context| inner.poll_ready(context)).await.map_err(status);
+        let sent = match ready {
+            Ok(()) => inner.call(Request::from_parts(parts.clone(), body)).await.map_err(status),
             Err(error) => Err(error),
         };
-        let (answer, wait) = match sent.map_err(status) {
+        let (answer, wait) = match sent {
             Ok(response) => {
                 let said = Status::from_header_map(response.headers());
                 let wait = said.filter(|s| s.code() == Code::Unavailable).map(|s| asked(&s));
