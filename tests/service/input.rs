@@ -54,7 +54,8 @@ async fn a_bad_field_is_named() -> anyhow::Result<()> {
         ("security_groups", with("security_groups", json!(["web"]))),
         ("ports", with("ports", json!([{"host_port": 80, "guest_port": 80, "protocol": "tcp"}]))),
         ("placement", with("placement", json!({"anti_affinity_group": "a"}))),
-        ("request_id", with("request_id", json!("once"))),
+        ("request_id", with("request_id", json!("x".repeat(65)))),
+        ("request_id", with("request_id", json!("a\nb"))),
     ] {
         let answer = cloud.rest.post("/instances", &body).await?;
         let fields = crate::support::named_fields(&answer);
@@ -133,8 +134,10 @@ async fn bad_queries_are_refused() -> anyhow::Result<()> {
     refused_field(&cloud.rest.get("/instances?page_size=-1").await?, "page_size");
     refused_field(&cloud.rest.get("/instances?page_size=501").await?, "page_size");
     refused_field(&cloud.rest.get("/instances?nonsense=1").await?, "nonsense");
-    refused_field(&cloud.rest.get("/instances?filter=status%3DRUNNING").await?, "filter");
-    refused_field(&cloud.rest.get("/instances?order_by=name").await?, "order_by");
+    refused_field(&cloud.rest.get("/instances?filter=colour%3Dred").await?, "filter");
+    refused_field(&cloud.rest.get("/instances?filter=status%3DGONE").await?, "filter");
+    refused_field(&cloud.rest.get("/instances?order_by=status").await?, "order_by");
+    refused_field(&cloud.rest.get("/events?order_by=name").await?, "order_by");
     Ok(())
 }
 

@@ -13,7 +13,8 @@ INSERT INTO tombstones (kind, id, deleted_at) SELECT 'vpc', id, deleted_at FROM 
 CREATE TABLE orphans (
     id TEXT PRIMARY KEY, project_id TEXT NOT NULL, name TEXT NOT NULL, version BIGINT NOT NULL,
     created_at BIGINT NOT NULL, updated_at BIGINT NOT NULL, deleted_at BIGINT, body TEXT NOT NULL,
-    revision BIGINT NOT NULL DEFAULT 0, host_id TEXT NOT NULL, object_id TEXT NOT NULL
+    host_id TEXT NOT NULL, object_id TEXT NOT NULL,
+    revision BIGINT NOT NULL DEFAULT 0, created_revision BIGINT NOT NULL DEFAULT 0
 );
 CREATE UNIQUE INDEX orphans_object ON orphans (host_id, object_id) WHERE deleted_at IS NULL;
 

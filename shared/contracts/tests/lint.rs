@@ -20,3 +20,28 @@ fn the_agents_contract() {
     let problems = problems("cloud.agent.v1", Rules::Internal);
     assert!(problems.is_empty(), "{problems:#?}");
 }
+
+/// What only reads is called so. Everything else is made once under a request id: the generated wrapper needs the field for it.
+#[test]
+fn every_mutation_has_a_request_id() {
+    let pool = DescriptorPool::decode(cloud_contracts::DESCRIPTORS).unwrap();
+    let reads = ["Get", "List", "Watch", "Stream", "Explain", "Trace"];
+    let services = pool.services().filter(|service| service.package_name() == "cloud.v1");
+    let mut mutations = 0;
+    for method in services.flat_map(|service| service.methods().collect::<Vec<_>>()) {
+        if reads.iter().any(|verb| method.name().starts_with(verb)) {
+            continue;
+        }
+        // The first message of an upload is its header.
+        let input = match method.input().get_field_by_name("header").map(|field| field.kind()) {
+            Some(prost_reflect::Kind::Message(header)) if method.is_client_streaming() => header,
+            _ => method.input(),
+        };
+        let field = input.get_field_by_name("request_id");
+        let plain =
+            field.is_some_and(|f| f.kind() == prost_reflect::Kind::String && !f.is_list() && !f.supports_presence());
+        assert!(plain, "{} has no `string request_id`", method.full_name());
+        mutations += 1;
+    }
+    assert!(mutations > 40, "{mutations}");
+}

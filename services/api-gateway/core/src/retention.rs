@@ -20,7 +20,9 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     CoreError,
     filter::{Field, FieldKind, Filter, Op, Term},
-    model::{ApiKey, Host, Image, Instance, InstanceType, Port, Project, Resource, Subnet, Timestamp, Volume, Vpc},
+    model::{
+        ApiKey, Host, Image, Instance, InstanceType, Orphan, Port, Project, Resource, Subnet, Timestamp, Volume, Vpc,
+    },
     ports::{Query, Store, StoreError, Tx},
     services::Settings,
 };
@@ -80,6 +82,7 @@ impl<S: Store> Retention<S> {
         self.rows::<Image>().await?;
         self.rows::<InstanceType>().await?;
         self.rows::<ApiKey>().await?;
+        self.rows::<Orphan>().await?;
         self.rows::<Host>().await?;
         self.rows::<Project>().await?;
         self.events().await?;
@@ -209,12 +212,19 @@ impl Retained for ApiKey {
     }
 }
 
+impl Retained for Orphan {
+    async fn may_go<S: Store>(&self, _: &S, _: &mut S::Tx) -> Result<bool, StoreError> {
+        Ok(true)
+    }
+}
+
 impl Retained for Host {
     async fn may_go<S: Store>(&self, _: &S, tx: &mut S::Tx) -> Result<bool, StoreError> {
         let id = self.id();
         Ok(none::<Instance, _>(tx, "host_id", &id).await?
             && none::<Volume, _>(tx, "host_id", &id).await?
-            && none::<Port, _>(tx, "host_id", &id).await?)
+            && none::<Port, _>(tx, "host_id", &id).await?
+            && none::<Orphan, _>(tx, "host_id", &id).await?)
     }
 }
 

@@ -126,10 +126,10 @@ where
 /// The error of a repetition whose answer held a secret.
 #[must_use]
 pub fn not_replayed(method: &str, resource: &str) -> Status {
-    let of = if resource.is_empty() { String::new() } else { format!(" (it made `{resource}`)") };
+    let of = if resource.is_empty() { String::new() } else { format!(" (on `{resource}`)") };
     let message = format!(
-        "this call was carried out before{of}, and what it answered is not shown a second time: it may hold a secret. If you did not \
-         receive it, delete what was made and make it anew under another request id"
+        "this call was carried out before{of}, and what it answered is not shown a second time: nothing reads it again, since it held a \
+         secret or is about what is gone. If you did not receive a secret, make a new one under another request id"
     );
     let info = HashMap::from([("method".to_owned(), method.to_owned()), ("resource".to_owned(), resource.to_owned())]);
     let details = ErrorDetails::with_error_info("NOT_REPLAYED", ERROR_DOMAIN, info);

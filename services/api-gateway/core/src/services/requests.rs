@@ -78,10 +78,13 @@ impl<S: Store> RequestService<S> {
     /// # Errors
     /// `RequestReused` where the id was another call's.
     pub async fn unchanged(&self, key: &RequestKey, resource: &str) -> Result<Option<String>, CoreError> {
-        let mut tx = self.store.begin().await?;
-        let written = match tx.record(key, resource).await {
-            Ok(()) => tx.commit().await,
-            Err(error) => Err(error),
+        // Ended before another one is begun: there is one writer.
+        let written = {
+            let mut tx = self.store.begin().await?;
+            match tx.record(key, resource).await {
+                Ok(()) => tx.commit().await,
+                Err(error) => Err(error),
+            }
         };
         match written {
             Ok(()) => Ok(None),
