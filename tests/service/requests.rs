@@ -49,8 +49,9 @@ async fn a_stop_that_is_sent_again_waits_again() -> anyhow::Result<()> {
     let cloud = TestCloud::start().await?;
     cloud.running("web-01").await?;
     let once = cloud.rest.clone().with_header(HeaderName::from_static("idempotency-key"), "stop")?;
+    let body = json!({});
     let (first, second) =
-        tokio::join!(once.post("/instances/web-01/stop", &json!({})), once.post("/instances/web-01/stop", &json!({})));
+        tokio::join!(once.post("/instances/web-01/stop", &body), once.post("/instances/web-01/stop", &body));
     for answer in [first?, second?, once.post("/instances/web-01/stop", &json!({})).await?] {
         assert_eq!(answer.expect(200)?["status"], "STOPPED");
     }

@@ -8,8 +8,7 @@ use cloud_contracts::agent::{self, PortSlice, PowerState, StateReason, SubnetSli
 use cloud_core::{
     model::{
         Amounts, Desired, Disk, Image, Instance, Labels, Limited, Meta, Nic, Port, Project, RestartPolicy, Subnet,
-        Timestamp, Volume,
-        VolumeStatus, Vpc,
+        Timestamp, Volume, VolumeStatus, Vpc,
     },
     ports::{Claim, Query, Store, Tx},
 };
