@@ -47,6 +47,7 @@ fn row(i: usize) -> Volume {
         root: i % 4 == 0,
         image: None,
         image_name: text(i),
+        data_missing: false,
     }
 }
 
