@@ -78,10 +78,13 @@ impl<F: Source> Hub<F, F::Row> {
             return Ok(joined);
         }
         let position = self.shared.source.revision().await?;
+        // Somebody else may have been faster, and would miss what is taken for known here.
+        if let Some(joined) = join(self.shared.lock().as_ref()) {
+            return Ok(joined);
+        }
         // How things stand now is no change.
         self.shared.source.unwritten().await?;
         let mut live = self.shared.lock();
-        // Somebody else may have been faster.
         if let Some(joined) = join(live.as_ref()) {
             return Ok(joined);
         }
