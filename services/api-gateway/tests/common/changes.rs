@@ -86,6 +86,7 @@ fn volume(c: &Cloud, name: &str) -> Volume {
         root: false,
         image: None,
         image_name: String::new(),
+        data_missing: false,
     }
 }
 
