@@ -193,17 +193,33 @@ impl TestCloud {
         .map_err(|error| self.with_log(error))
     }
 
-    /// Launches an instance from an image and into a VPC that are both new, whatever became of the others, and deletes it.
+    /// Launches an instance in a project, from an image and into a VPC that are all new, whatever became of the others, and deletes it.
     ///
     /// # Errors
     /// That does not work.
     pub async fn launches_something_new(&self) -> anyhow::Result<()> {
         let name = format!("new-{}", uuid::Uuid::new_v4().simple());
-        self.upload(&name, vec![0x5a; 1 << 20]).await?.expect(201)?;
-        self.rest.post("/vpcs", &json!({"name": name, "cidr": "10.42.0.0/16"})).await?.expect(201)?;
-        self.launch_as(&json!({"name": name, "image": name, "vpc": name})).await?;
-        self.becomes(&name, "RUNNING").await?;
-        self.delete(&name).await.map(|_| ())
+        self.rest.post("/projects", &json!({"name": name})).await?.expect(201)?;
+        let rest = self.rest.clone().with_header(http::HeaderName::from_static("x-project"), &name)?;
+        let upload = format!("/images:upload?name={name}&format=RAW");
+        let bytes = vec![0x5a; 1 << 20];
+        rest.send(Http::POST, &upload, Some("application/octet-stream"), bytes).await?.expect(201)?;
+        rest.post("/vpcs", &json!({"name": name, "cidr": "10.42.0.0/16"})).await?.expect(201)?;
+        let body = json!({"name": name, "image": name, "vpc": name, "instance_type": "tiny"});
+        let launched = rest.post("/instances", &body).await?.expect(201)?;
+        let path = format!("/instances/{}", launched["id"].as_str().context("an instance has an id")?);
+        for status in ["RUNNING", "DELETED"] {
+            until(&format!("{name} to be {status}"), PATIENCE, || async {
+                let instance = rest.get(&path).await?.expect(200)?;
+                Ok(if instance["status"] == status { Ok(()) } else { Err(instance.to_string()) })
+            })
+            .await
+            .map_err(|error| self.with_log(error))?;
+            if status == "RUNNING" {
+                rest.delete(&path).await?.expect(200)?;
+            }
+        }
+        Ok(())
     }
 
     /// How often a method was called, on all hosts.

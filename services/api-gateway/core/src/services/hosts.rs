@@ -82,6 +82,17 @@ pub struct HostService<S> {
     settings: Arc<Settings>,
 }
 
+/// The most memory that a host may say it has, in MiB: an exbibyte. More is a broken agent, and no number that a database adds to.
+const MOST_MEMORY_MIB: u64 = 1 << 40;
+
+fn plausible(capacity: &HostCapacity) -> Result<(), CoreError> {
+    if capacity.memory_mib > MOST_MEMORY_MIB {
+        let problem = format!("{} is more than {MOST_MEMORY_MIB}: no machine has so much", capacity.memory_mib);
+        return Err(CoreError::invalid("capacity.memory_mib", problem));
+    }
+    Ok(())
+}
+
 /// Hosts belong to the cloud.
 fn nobody() -> ProjectId {
     ProjectId::from(Uuid::nil())
@@ -109,6 +120,7 @@ impl<S: Store> HostService<S> {
     /// Invalid; `AlreadyExists` where another host has the name.
     pub async fn register(&self, input: RegisterInput) -> Result<(CloudId, Duration), CoreError> {
         input.host_name.parse::<HostName>().map_err(|e| CoreError::invalid("host_name", e))?;
+        plausible(&input.capacity)?;
         let mut tx = self.store.begin().await?;
         let known: Option<Host> = tx.get(*input.host.as_uuid()).await?;
         let is_new = known.is_none();
@@ -174,6 +186,7 @@ impl<S: Store> HostService<S> {
     /// # Errors
     /// The store's, where the capacity has changed.
     pub async fn heartbeat(&self, input: HeartbeatInput) -> Result<bool, CoreError> {
+        plausible(&input.capacity)?;
         let was_up = self.registry.is_up(input.host);
         if !self.registry.heartbeat(input.host, input.role, input.session, &input.backend_error) {
             return Ok(true);
