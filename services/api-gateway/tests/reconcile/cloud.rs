@@ -25,7 +25,7 @@ use super::{
 };
 
 /// How long anything may take. Shorter than the sweep, so that what only the sweep finds is found missing.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 pub struct Gateway {
     pub store: SqlStore,

@@ -53,8 +53,8 @@ enum Strike {
     Call(usize, &'static str, Fault),
 }
 
-/// What a life without faults has, struck in each way.
-async fn strikes(life: Life) -> Vec<Strike> {
+/// What a life without faults has that was in none before, struck in each way.
+async fn strikes(life: Life, seen: &mut BTreeSet<String>) -> Vec<Strike> {
     let mut cloud = life.cloud().await;
     life.live(&mut cloud).await;
     let state = cloud.host.state();
@@ -62,6 +62,9 @@ async fn strikes(life: Life) -> Vec<Strike> {
     let mut made: BTreeMap<&String, usize> = BTreeMap::new();
     state.commits.iter().for_each(|place| *made.entry(place).or_default() += 1);
     for (place, times) in made {
+        if !seen.insert(place.clone()) {
+            continue;
+        }
         // The first and the last one of each place: those between are like them.
         let which: BTreeSet<usize> = [0, times - 1].into();
         for nth in which {
@@ -69,9 +72,8 @@ async fn strikes(life: Life) -> Vec<Strike> {
         }
     }
     // The calls of an instance's own life are struck elsewhere, each of them.
-    let mut seen = BTreeSet::new();
     for (at, name) in state.calls.iter().enumerate() {
-        if seen.insert(name) {
+        if seen.insert((*name).to_owned()) {
             strikes.extend(Fault::ALL.map(|fault| Strike::Call(at, name, fault)));
         }
     }
@@ -92,10 +94,11 @@ async fn struck(life: Life, strike: &Strike) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_commit_and_every_call_of_every_reconciler_may_go_wrong() {
-    let mut all = Vec::new();
+    let (mut all, mut seen) = (Vec::new(), BTreeSet::new());
     for life in Life::ALL {
-        all.extend(strikes(life).await.into_iter().map(|strike| (life, strike)));
+        all.extend(strikes(life, &mut seen).await.into_iter().map(|strike| (life, strike)));
     }
+    println!("{} strikes", all.len());
     let lives = all.into_iter().map(|(life, strike)| async move {
         let told = format!("{life:?} {strike:?}");
         let lived = tokio::spawn(async move { struck(life, &strike).await.then_some(strike) }).await;

@@ -8,8 +8,9 @@ use std::{net::Ipv4Addr, panic::Location, sync::Arc, time::Duration};
 
 use cloud_api_gateway::adapters::sql::{SqlStore, SqlTx};
 use cloud_core::{
-    model::{Event, NewEvent, Resource},
-    ports::{Changes, HeardAgent, Query, Store, StoreError, Tx, VpcSnapshot, WorkItem, WorkKind},
+    Kind,
+    model::{Amounts, DoneRequest, Event, NewEvent, Quota, RequestKey, Resource, Timestamp},
+    ports::{Audited, Changes, Claim, EventQuery, HeardAgent, Query, Store, StoreError, Tx, VpcSnapshot, WorkItem, WorkKind},
 };
 use cloud_domain::{Cidr, CloudId, HostId, ProjectId, SubnetId, Vni, VpcId};
 use tokio::sync::watch;
@@ -117,15 +118,45 @@ impl Store for FaultyStore {
         self.inner.capacity_used(host).await
     }
 
-    async fn events(
+    async fn quota(&self, project: ProjectId) -> Answer<Option<Quota>> {
+        self.inner.quota(project).await
+    }
+
+    async fn list_events(&self, query: &EventQuery) -> Answer<Vec<Event>> {
+        self.inner.list_events(query).await
+    }
+
+    async fn vpc_generations(&self, host: HostId) -> Answer<Vec<(VpcId, u64)>> {
+        self.inner.vpc_generations(host).await
+    }
+
+    async fn tombstones(&self, kind: Kind, ids: &[Uuid]) -> Answer<Vec<Uuid>> {
+        self.inner.tombstones(kind, ids).await
+    }
+
+    async fn purge_tombstones(&self, before: Timestamp) -> Answer<u64> {
+        self.inner.purge_tombstones(before).await
+    }
+
+    async fn audit(&self, see: impl FnMut(Audited) + Send) -> Answer<()> {
+        self.inner.audit(see).await
+    }
+
+    async fn deleted<R: Resource>(
         &self,
-        project: Option<ProjectId>,
-        kind: Option<&str>,
-        resource: Option<&str>,
-        before: Option<u64>,
+        before: Timestamp,
+        after: Option<(Timestamp, Uuid)>,
         limit: u32,
-    ) -> Answer<Vec<Event>> {
-        self.inner.events(project, kind, resource, before, limit).await
+    ) -> Answer<Vec<R>> {
+        self.inner.deleted(before, after, limit).await
+    }
+
+    async fn purged(&self) -> Answer<u64> {
+        self.inner.purged().await
+    }
+
+    async fn request(&self, project: ProjectId, id: &str) -> Answer<Option<DoneRequest>> {
+        Store::request(&self.inner, project, id).await
     }
 
     async fn revision(&self) -> Answer<u64> {
@@ -136,7 +167,7 @@ impl Store for FaultyStore {
         self.inner.changes(after, limit).await
     }
 
-    async fn events_after(&self, after: u64, limit: u32) -> Answer<(Vec<Event>, u64)> {
+    async fn events_after(&self, after: u64, limit: u32) -> Answer<Changes<Event>> {
         self.inner.events_after(after, limit).await
     }
 
@@ -211,6 +242,54 @@ impl Tx for FaultyTx {
 
     async fn release_capacity(&mut self, host: HostId, vcpus: u32, memory_mib: u32) -> Answer<()> {
         self.inner.release_capacity(host, vcpus, memory_mib).await
+    }
+
+    async fn lock_capacity_used(&mut self, host: HostId) -> Answer<(u64, u64)> {
+        self.inner.lock_capacity_used(host).await
+    }
+
+    async fn set_capacity_used(&mut self, host: HostId, vcpus: u64, memory_mib: u64) -> Answer<()> {
+        self.inner.set_capacity_used(host, vcpus, memory_mib).await
+    }
+
+    async fn request(&mut self, project: ProjectId, id: &str) -> Answer<Option<DoneRequest>> {
+        self.inner.request(project, id).await
+    }
+
+    async fn record(&mut self, key: &RequestKey, resource: &str) -> Answer<()> {
+        self.inner.record(key, resource).await
+    }
+
+    async fn purge<R: Resource>(&mut self, row: &R) -> Answer<bool> {
+        self.inner.purge(row).await
+    }
+
+    async fn purge_events(&mut self, before: Timestamp, limit: u32) -> Answer<u64> {
+        self.inner.purge_events(before, limit).await
+    }
+
+    async fn purge_requests(&mut self, now: Timestamp, limit: u32) -> Answer<u64> {
+        self.inner.purge_requests(now, limit).await
+    }
+
+    async fn open_quota(&mut self, project: ProjectId, used: &Amounts) -> Answer<()> {
+        self.inner.open_quota(project, used).await
+    }
+
+    async fn claim_quota(&mut self, project: ProjectId, amounts: &Amounts, defaults: &Amounts) -> Answer<Claim> {
+        self.inner.claim_quota(project, amounts, defaults).await
+    }
+
+    async fn release_quota(&mut self, project: ProjectId, amounts: &Amounts) -> Answer<()> {
+        self.inner.release_quota(project, amounts).await
+    }
+
+    async fn set_limits(&mut self, project: ProjectId, limits: &Amounts) -> Answer<bool> {
+        self.inner.set_limits(project, limits).await
+    }
+
+    async fn close_quota(&mut self, project: ProjectId) -> Answer<()> {
+        self.inner.close_quota(project).await
     }
 
     async fn set_capacity(&mut self, host: HostId, vcpus: u64, memory_mib: u64) -> Answer<()> {
