@@ -10,7 +10,9 @@ use cloud_api_gateway::adapters::sql::{SqlStore, SqlTx};
 use cloud_core::{
     Kind,
     model::{Amounts, DoneRequest, Event, NewEvent, Quota, RequestKey, Resource, Timestamp},
-    ports::{Audited, Changes, Claim, EventQuery, HeardAgent, Query, Store, StoreError, Tx, VpcSnapshot, WorkItem, WorkKind},
+    ports::{
+        Audited, Changes, Claim, EventQuery, HeardAgent, Query, Store, StoreError, Tx, VpcSnapshot, WorkItem, WorkKind,
+    },
 };
 use cloud_domain::{Cidr, CloudId, HostId, ProjectId, SubnetId, Vni, VpcId};
 use tokio::sync::watch;
