@@ -6,7 +6,7 @@
 # Random tests print their seeds; make chaos runs them for longer.
 #
 # Which tests need what is said by the name of their integration test target: host_* needs libvirtd and Open vSwitch,
-# e2e_* needs those, the daemons and the image `tiny`; all others need nothing but cargo.
+# e2e_* needs those, the daemons and the image `tiny`; all others need nothing but cargo, qemu-img and PostgreSQL.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=lib/common.sh

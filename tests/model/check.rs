@@ -13,21 +13,27 @@ use crate::{
     lives::{Interval, Life, during, lives, may_delete},
 };
 
-/// What a host promises at most.
+/// What there may be at most.
 #[derive(Debug, Clone, Copy)]
-pub struct Promised {
+pub struct Limits {
+    /// Promised by a host.
     pub vcpus: u64,
     pub memory_mib: u64,
+    /// Of the project, its default VPC not counted.
+    pub instances: usize,
+    pub vpcs: usize,
 }
 
 /// Everything that is wrong with a history. Its last record is a list, after all is settled, of what there is and was.
-pub fn check(history: &[Record], promised: Promised) -> Vec<String> {
+pub fn check(history: &[Record], limits: Limits) -> Vec<String> {
     let lives = lives(history);
     let mut wrong = Vec::new();
     returns(&lives, &mut wrong);
     versions(&lives, &mut wrong);
     exclusive(&lives, &mut wrong);
-    capacity(&lives, promised, &mut wrong);
+    capacity(&lives, limits, &mut wrong);
+    quota(&lives, Kind::Instance, limits.instances, &mut wrong);
+    quota(&lives, Kind::Vpc, limits.vpcs, &mut wrong);
     foundations(&lives, &mut wrong);
     once(history, &lives, &mut wrong);
     if let Some(end) = history.last() {
@@ -95,7 +101,7 @@ fn exclusive(lives: &[Life<'_>], wrong: &mut Vec<String>) {
 }
 
 /// No host promises more than it has.
-fn capacity(lives: &[Life<'_>], promised: Promised, wrong: &mut Vec<String>) {
+fn capacity(lives: &[Life<'_>], limits: Limits, wrong: &mut Vec<String>) {
     let mut changes: BTreeMap<&str, Vec<(Moment, bool, u64, u64)>> = BTreeMap::new();
     for life in lives {
         let holds = life.holds();
@@ -111,10 +117,27 @@ fn capacity(lives: &[Life<'_>], promised: Promised, wrong: &mut Vec<String>) {
         let (mut vcpus, mut memory) = (0, 0);
         for (at, takes, v, m) in changes {
             (vcpus, memory) = if takes { (vcpus + v, memory + m) } else { (vcpus - v, memory - m) };
-            if vcpus > promised.vcpus || memory > promised.memory_mib {
+            if vcpus > limits.vcpus || memory > limits.memory_mib {
                 wrong.push(format!("host {host} has promised {vcpus} vCPUs and {memory} MiB at {at:?}"));
                 break;
             }
+        }
+    }
+}
+
+/// There are no more of a kind than the project's quota allows.
+fn quota(lives: &[Life<'_>], kind: Kind, limit: usize, wrong: &mut Vec<String>) {
+    let there = lives.iter().filter(|l| l.key.kind == kind && l.made_by().is_some() && l.certain.from < l.certain.to);
+    let mut changes: Vec<(Moment, bool)> =
+        there.flat_map(|l| [(l.certain.from, true), (l.certain.to, false)]).collect();
+    // What ends at a moment has ended at that moment.
+    changes.sort_unstable();
+    let mut count = 0;
+    for (at, comes) in changes {
+        count = if comes { count + 1 } else { count - 1 };
+        if count > limit {
+            wrong.push(format!("there were {count} of the {kind}s at {at:?}, {limit} are allowed"));
+            return;
         }
     }
 }
@@ -146,7 +169,7 @@ fn foundations(lives: &[Life<'_>], wrong: &mut Vec<String>) {
 fn once(history: &[Record], lives: &[Life<'_>], wrong: &mut Vec<String>) {
     let mut made: BTreeMap<u32, Vec<&Life<'_>>> = BTreeMap::new();
     for life in lives {
-        if let Some(op) = life.last().made_by {
+        if let Some(op) = life.made_by() {
             made.entry(op).or_default().push(life);
         }
     }

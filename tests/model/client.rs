@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Whether changes carry a request id, and are made again under it until they are answered. The one switch.
-pub const REQUEST_IDS: bool = false;
+pub const REQUEST_IDS: bool = true;
 /// How often a call is made again that was not answered.
 const RETRIES: u32 = if REQUEST_IDS { 6 } else { 0 };
 /// How long a call may take.

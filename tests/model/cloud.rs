@@ -14,7 +14,7 @@ use tokio::{sync::Mutex, task::spawn_blocking, time::sleep};
 use tonic::Status;
 
 use crate::{
-    check::Promised,
+    check::Limits,
     client::{list, list_subnets},
     history::{Kind, Seen},
     hosts::{differences, violations},
@@ -23,8 +23,8 @@ use crate::{
 
 /// What instances are launched from.
 pub const IMAGE: &str = "tiny";
-/// What each host promises: room for four of the smallest instances, so that it is fought for.
-pub const PROMISED: Promised = Promised { vcpus: 4 * 8, memory_mib: 4 * 128 };
+/// What each host promises, and what the project may have: little enough to be fought for.
+pub const LIMITS: Limits = Limits { vcpus: 4 * 8, memory_mib: 4 * 128, instances: 45, vpcs: 3 };
 /// How long all may take to be as intended once nothing goes wrong any more: the longest wait after a failure is 38 s, and a call that hangs is
 /// given up after 15 s.
 const CONVERGES: Duration = Duration::from_secs(120);
@@ -48,7 +48,13 @@ pub struct ModelCloud {
 }
 
 impl ModelCloud {
-    pub async fn start(engine: Engine, gateways: usize, hosts: usize, capacity: SimCapacity) -> anyhow::Result<Self> {
+    pub async fn start(
+        engine: Engine,
+        gateways: usize,
+        hosts: usize,
+        capacity: SimCapacity,
+        args: &[String],
+    ) -> anyhow::Result<Self> {
         let dir = tempfile::tempdir()?;
         let postgres = match engine {
             Engine::Sqlite => None,
@@ -56,7 +62,7 @@ impl ModelCloud {
         };
         let mut cloud = Self { gateways: Vec::new(), hosts: Vec::new(), proxies: Vec::new(), postgres, dir };
         for number in 0..gateways {
-            cloud.add_gateway(number).await?;
+            cloud.add_gateway(number, args).await?;
         }
         let mut addresses = Vec::new();
         for gateway in &cloud.gateways {
@@ -78,7 +84,7 @@ impl ModelCloud {
         Ok(cloud)
     }
 
-    async fn add_gateway(&mut self, number: usize) -> anyhow::Result<()> {
+    async fn add_gateway(&mut self, number: usize, more: &[String]) -> anyhow::Result<()> {
         let dir = self.dir.path().join(format!("g{number}"));
         fs::create_dir(&dir)?;
         if let Some(first) = self.gateways.first() {
@@ -102,7 +108,8 @@ impl ModelCloud {
             "--memory-reserve-mib=0",
             "--work-lease=5",
         ];
-        let config = GatewayConfig { database, args: args.map(str::to_owned).to_vec(), ..GatewayConfig::default() };
+        let args = args.into_iter().map(str::to_owned).chain(more.iter().cloned()).collect();
+        let config = GatewayConfig { database, args, ..GatewayConfig::default() };
         self.gateways.push(Mutex::new(GatewayProcess::start(&dir, config).await?));
         Ok(())
     }

@@ -30,7 +30,7 @@ async fn launches_are_exactly_once_while_gateways_are_killed() -> anyhow::Result
     let _alone = alone().await?;
     // A quarter more than is needed.
     let capacity = SimCapacity { vcpus: 8, memory_mib: 32 * 128, ..SimCapacity::default() };
-    let cloud = Arc::new(ModelCloud::start(Engine::Postgres, 2, HOSTS, capacity).await?);
+    let cloud = Arc::new(ModelCloud::start(Engine::Postgres, 2, HOSTS, capacity, &[]).await?);
     let (start, stop) = (Instant::now(), CancellationToken::new());
     let killer = AbortOnDropHandle::new(tokio::spawn(kill(Arc::clone(&cloud), every, stop.clone())));
     let run = format!("launches-{}", seed());

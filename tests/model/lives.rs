@@ -53,6 +53,11 @@ impl<'h> Life<'h> {
         Interval { from: self.certain.from, to: to.min(self.certain.to) }
     }
 
+    /// The number of the call that made it.
+    pub fn made_by(&self) -> Option<u32> {
+        self.last().made_by
+    }
+
     pub fn last(&self) -> &'h Seen {
         // There is no life that was never seen.
         self.sights[self.sights.len() - 1].seen

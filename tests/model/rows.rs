@@ -48,6 +48,18 @@ pub async fn check(url: &str, all: &[Seen]) -> anyhow::Result<Vec<String>> {
             wrong.push(format!("port {id} is of the deleted instance {instance}"));
         }
     }
+    for (column, table) in [("instances_used", "instances"), ("vpcs_used", "vpcs")] {
+        let sql = format!(
+            "SELECT q.project_id, q.{column}, (SELECT COUNT(*) FROM {table} t WHERE t.project_id = q.project_id AND t.deleted_at IS NULL) \
+             FROM quotas q"
+        );
+        for row in sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_all(&mut database).await? {
+            let (project, used, there): (String, i64, i64) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+            if used != there {
+                wrong.push(format!("project {project} counts {used} {table} as used and has {there}"));
+            }
+        }
+    }
     let failing = "SELECT kind, id, last_error FROM work WHERE due_at IS NOT NULL AND last_error IS NOT NULL";
     for row in sqlx::query(failing).fetch_all(&mut database).await? {
         let (kind, id, error): (String, String, String) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);

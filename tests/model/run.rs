@@ -9,7 +9,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use crate::{
     check::check,
     client::Client,
-    cloud::{Engine, ModelCloud, PROMISED},
+    cloud::{Engine, LIMITS, ModelCloud},
     history::{Call, Kind, Outcome, Record},
     nemesis,
     plan::{Plan, Size},
@@ -45,8 +45,10 @@ pub async fn run(engine: Engine, gateways: usize) -> anyhow::Result<()> {
     let replay = format!("CLOUD_CHAOS_SEED={seed} CLOUD_CHAOS_SECONDS={seconds}");
     println!("{engine:?}, {gateways} gateways: {replay}");
     let _alone = alone().await?;
-    let capacity = SimCapacity { vcpus: 4, memory_mib: PROMISED.memory_mib, ..SimCapacity::default() };
-    let cloud = Arc::new(ModelCloud::start(engine, gateways, HOSTS, capacity).await?);
+    let capacity = SimCapacity { vcpus: 4, memory_mib: LIMITS.memory_mib, ..SimCapacity::default() };
+    // The default VPC is one of them.
+    let quota = format!("--quota=instances={},vpcs={}", LIMITS.instances, LIMITS.vpcs + 1);
+    let cloud = Arc::new(ModelCloud::start(engine, gateways, HOSTS, capacity, &[quota]).await?);
     let mut history = Vec::new();
     let judged = act(&cloud, seed, Duration::from_secs(seconds), &mut history).await;
     if let Err(error) = &judged {
@@ -96,7 +98,7 @@ async fn act(cloud: &Arc<ModelCloud>, seed: u64, time: Duration, history: &mut V
     let begun = start.elapsed();
     let end = all.iter().filter(|s| !seen::is_root(s)).cloned().collect();
     history.push(Record { op: 0, begun, ended: begun, call: Call::List(Kind::Instance), outcome: Outcome::Done(end) });
-    let mut wrong = check(history, PROMISED);
+    let mut wrong = check(history, LIMITS);
     cloud.stop_gateways().await?;
     wrong.extend(rows::check(&cloud.database().await, &all).await?);
     let told: Vec<_> = wrong.iter().take(20).map(String::as_str).collect();

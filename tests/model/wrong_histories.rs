@@ -5,11 +5,11 @@ use std::time::Duration;
 use tonic::Code;
 
 use crate::{
-    check::{Promised, check},
+    check::{Limits, check},
     history::{Call, Claims, Key, Kind, Outcome, Record, Seen, Target},
 };
 
-const PROMISED: Promised = Promised { vcpus: 8, memory_mib: 256 };
+const LIMITS: Limits = Limits { vcpus: 8, memory_mib: 256, instances: 3, vpcs: 1 };
 
 /// A history in the making. Times are in milliseconds.
 #[derive(Default)]
@@ -104,12 +104,12 @@ fn dead(seen: &Seen) -> Seen {
 
 #[track_caller]
 fn right(history: &[Record]) {
-    assert_eq!(check(history, PROMISED), Vec::<String>::new());
+    assert_eq!(check(history, LIMITS), Vec::<String>::new());
 }
 
 #[track_caller]
 fn wrong(history: &[Record], part: &str) {
-    let found = check(history, PROMISED);
+    let found = check(history, LIMITS);
     assert!(found.iter().any(|w| w.contains(part)), "`{part}` is not said in {found:?}");
 }
 
@@ -158,8 +158,24 @@ fn a_host_promises_what_it_has() {
     // One that could not be provisioned has given its promise back.
     let failed = Seen { status: "ERROR".into(), version: 3, ..all[0].clone() };
     let story = story().gets(32, 38, &failed).makes(40, 50, &all[2]);
-    let found = check(&story.ends(&[&failed, &all[1], &all[2]]), PROMISED);
+    let found = check(&story.ends(&[&failed, &all[1], &all[2]]), LIMITS);
     assert!(!found.iter().any(|w| w.contains("promised")), "{found:?}");
+}
+
+#[test]
+fn a_project_has_what_its_quota_allows() {
+    let on = |host: &str, op| {
+        let mut made = instance(&format!("i-{op}"), op);
+        made.claims.as_mut().unwrap().host = host.into();
+        made
+    };
+    let all = [on("h1", 1), on("h1", 2), on("h2", 3), on("h2", 4)];
+    let story = || Story::default().makes(0, 10, &all[0]).makes(20, 30, &all[1]).makes(40, 50, &all[2]);
+    right(&story().ends(&[&all[0], &all[1], &all[2]]));
+    let four = [&all[0], &all[1], &all[2], &all[3]];
+    wrong(&story().makes(60, 70, &all[3]).ends(&four), "there were 4 of the instances");
+    let (one, two) = (thing(Kind::Vpc, "one", 1), thing(Kind::Vpc, "two", 2));
+    wrong(&Story::default().makes(0, 10, &one).makes(20, 30, &two).ends(&[&one, &two]), "there were 2 of the VPCs");
 }
 
 #[test]

@@ -20,13 +20,28 @@ pub(super) fn from_sqlx(error: sqlx::Error) -> StoreError {
                 StoreError::Fault(Box::new(error))
             }
         }
-        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Tls(_) => {
-            StoreError::Unavailable(Box::new(error))
-        }
+        // What a server that goes away sends, or does not, in the middle of a message is no protocol either.
+        sqlx::Error::Io(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_) => StoreError::Unavailable(Box::new(error)),
         _ => StoreError::Fault(Box::new(error)),
     }
 }
 
 pub(super) fn fault(error: impl std::error::Error + Send + Sync + 'static) -> StoreError {
     StoreError::Fault(Box::new(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_breaks_off_is_away_and_no_fault() {
+        let broken = sqlx::Error::Protocol("unexpected response from SSLRequest: 0x00".into());
+        assert!(matches!(from_sqlx(broken), StoreError::Unavailable(_)));
+        assert!(matches!(from_sqlx(sqlx::Error::RowNotFound), StoreError::Fault(_)));
+    }
 }
