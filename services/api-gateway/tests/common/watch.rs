@@ -11,7 +11,7 @@ use cloud_core::{
         EventFilter, HeartbeatInput, HostState, KeyHash, NewSubnet, NewVolume, NewVpc, Told, Watch, WatchRequest,
     },
 };
-use cloud_domain::{ApiKeyId, ProjectId};
+use cloud_domain::ApiKeyId;
 use futures::StreamExt;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -236,8 +236,7 @@ async fn tokens_of_other_times_are_refused(c: &Cloud) {
 }
 
 async fn only_what_a_caller_may_see(c: &Cloud) {
-    let nobody = ProjectId::from(Uuid::nil());
-    let project = Project { meta: Meta::new(Uuid::new_v4(), nobody, "", "strangers", Labels::new()) };
+    let project = c.services.projects.create(&c.caller, "strangers", Labels::new()).await.unwrap();
     let key = key(c, "stranger", Role::Member, &project, None).await;
     let stranger = c.services.identity.authenticate(&key, "").await.unwrap();
     let watch = &c.services.watch;
@@ -278,13 +277,10 @@ async fn image(c: &Cloud, name: &str, visibility: Visibility) {
     tx.commit().await.unwrap();
 }
 
-/// Makes a key, and its project where there is none.
+/// Makes a key.
 async fn key(c: &Cloud, name: &str, role: Role, project: &Project, expires_at: Option<Timestamp>) -> String {
     let secret = format!("secret of {name}");
     let mut tx = c.store.begin().await.unwrap();
-    if tx.get::<Project>(project.meta.id).await.unwrap().is_none() {
-        tx.insert(project).await.unwrap();
-    }
     let id = *ApiKeyId::random().as_uuid();
     let row = ApiKey {
         meta: Meta::new(id, project.meta.id.into(), &project.meta.name, name, Labels::new()),
