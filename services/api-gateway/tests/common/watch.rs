@@ -244,7 +244,8 @@ async fn only_what_a_caller_may_see(c: &Cloud) {
     let by_id = |id: Uuid| WatchRequest { id: id.to_string(), ..all_of() };
     let theirs = c.services.volumes.list(&c.caller, &Default::default()).await.unwrap().rows.remove(0);
     assert!(matches!(watch.volumes(&stranger, &by_id(theirs.meta.id)).await, Err(CoreError::NotFound { .. })));
-    assert!(matches!(watch.subnets(&stranger, "default", &all_of()).await, Err(CoreError::NotFound { .. })));
+    let vpc = c.services.vpcs.get(&c.caller, "default").await.unwrap().meta.id.to_string();
+    assert!(matches!(watch.subnets(&stranger, &vpc, &all_of()).await, Err(CoreError::NotFound { .. })));
 
     let mut volumes = watch.volumes(&stranger, &all_of()).await.unwrap();
     let mut images = watch.images(&stranger, &all_of()).await.unwrap();
