@@ -162,6 +162,12 @@ impl Fuzzer {
         let answer = tokio::time::timeout(LIMIT, self.target.call(&case)).await;
         let answer = answer.with_context(|| format!("no answer within {LIMIT:?}")).with_context(context)?;
         let answer = match answer {
+            // tonic's own reflection says back all of a symbol that it does not find, and our client refuses an answer as long as that.
+            Err(error)
+                if case.path.starts_with("/grpc.reflection.") && format!("{error:?}").contains("header_list") =>
+            {
+                return Ok(Answer::default());
+            }
             Err(_) if case.large => return Ok(Answer::default()),
             answer => answer.with_context(context)?,
         };
