@@ -204,6 +204,8 @@ async fn another_projects_resource_is_not_found_in_every_method() {
         let name = format!("{}/{}", method.parent_service().full_name(), method.name());
         let names_one = ["id", "vpc", "project"].iter().any(|field| method.input().get_field_by_name(field).is_some());
         let of_the_cloud = ["HostService", "InstanceTypeService"].contains(&method.parent_service().name());
+        // Watches of one resource are asked for another project's in the tests of watches.
+        let of_the_cloud = of_the_cloud || method.name().starts_with("Watch");
         if names_one && !of_the_cloud && name != "cloud.v1.InstanceService/LaunchInstance" && !asked.contains(&name) {
             assert_eq!(
                 grpc(&cloud, KEY, &name, b"").await,
