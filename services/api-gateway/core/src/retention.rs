@@ -24,7 +24,7 @@ use crate::{
         ApiKey, Host, Image, Instance, InstanceType, Orphan, Port, Project, Resource, Subnet, Timestamp, Volume, Vpc,
     },
     ports::{Query, Store, StoreError, Tx},
-    services::Settings,
+    services::{Settings, is_of_the_file},
 };
 
 /// Rows that one transaction removes at most.
@@ -208,7 +208,8 @@ impl Retained for InstanceType {
 
 impl Retained for ApiKey {
     async fn may_go<S: Store>(&self, _: &S, _: &mut S::Tx) -> Result<bool, StoreError> {
-        Ok(true)
+        // Forgotten, a secret that was ended would open again at the next start, if it still is in the operator's file.
+        Ok(!is_of_the_file(self))
     }
 }
 

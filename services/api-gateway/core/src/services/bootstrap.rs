@@ -53,6 +53,11 @@ pub async fn bootstrap<S: Store>(store: &S, secret: &str) -> Result<(), CoreErro
     Ok(())
 }
 
+/// Whether a key is one that the operator's file held, or may have.
+pub(crate) fn is_of_the_file(key: &ApiKey) -> bool {
+    key.meta.name == KEY && key.meta.project_name == DEFAULT
+}
+
 async fn enter_key<T: Tx>(tx: &mut T, owner: ProjectId, secret: &str) -> Result<(), CoreError> {
     let hash = KeyHash::of(secret);
     // Every key that the operator's file ever held has this name, unless somebody made another one of that name.

@@ -29,6 +29,7 @@ use std::{sync::Arc, time::Duration};
 pub use api_keys::{ApiKeyService, NewApiKey};
 pub use audit::{AuditService, Refusal};
 pub use bootstrap::bootstrap;
+pub(crate) use bootstrap::is_of_the_file;
 pub use console::{ConsoleService, ConsoleTicket};
 pub use events::{EventFilter, EventService};
 pub use hosts::{HeartbeatInput, HostService, HostView, RegisterInput};

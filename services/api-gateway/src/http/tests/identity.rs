@@ -17,7 +17,13 @@ use crate::http::CallRate;
 async fn as_key(cloud: &Cloud, key: &str, verb: &str, path: &str, body: &Value) -> Answer {
     let request = Request::builder().method(verb).uri(path).header("authorization", format!("Bearer {key}"));
     let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
-    Answer::read(cloud.raw(request.body(body).unwrap()).await).await
+    let response = cloud.raw(request.body(body).unwrap()).await;
+    // A watch that was let through has no end.
+    if response.headers().get("content-type").is_some_and(|kind| kind == "text/event-stream") {
+        let (parts, _) = response.into_parts();
+        return Answer { status: parts.status, headers: parts.headers, text: String::new(), json: Value::Null };
+    }
+    Answer::read(response).await
 }
 
 /// Calls over gRPC with an empty message; the status code.
@@ -34,6 +40,8 @@ async fn grpc(cloud: &Cloud, key: &str, method: &str, message: &[u8]) -> u16 {
     let in_headers = response.headers().get("grpc-status").cloned();
     let status = match in_headers {
         Some(status) => status,
+        // A watch that was let through has no end.
+        None if method.contains("/Watch") => return 0,
         None => {
             use http_body_util::BodyExt;
             let collected = response.into_body().collect().await.unwrap();
@@ -196,6 +204,8 @@ async fn another_projects_resource_is_not_found_in_every_method() {
         let name = format!("{}/{}", method.parent_service().full_name(), method.name());
         let names_one = ["id", "vpc", "project"].iter().any(|field| method.input().get_field_by_name(field).is_some());
         let of_the_cloud = ["HostService", "InstanceTypeService"].contains(&method.parent_service().name());
+        // Watches of one resource are asked for another project's in the tests of watches.
+        let of_the_cloud = of_the_cloud || method.name().starts_with("Watch");
         if names_one && !of_the_cloud && name != "cloud.v1.InstanceService/LaunchInstance" && !asked.contains(&name) {
             assert_eq!(
                 grpc(&cloud, KEY, &name, b"").await,
@@ -242,7 +252,6 @@ async fn keys_over_rest_show_their_secret_once() {
         (json!({"name": "Bad", "role": "VIEWER"}), "name"),
         (json!({"name": "a"}), "role"),
         (json!({"name": "a", "role": "VIEWER", "expires_at": "2001-01-01T00:00:00Z"}), "expires_at"),
-        (json!({"name": "a", "role": "VIEWER", "request_id": "r"}), "request_id"),
     ] {
         let answer = cloud.post("/api-keys", body).await;
         assert_eq!(answer.status, 400, "{}", answer.json);
