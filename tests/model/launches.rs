@@ -56,7 +56,7 @@ async fn launches_are_exactly_once_while_gateways_are_killed() -> anyhow::Result
     // Deleted ones are listed too: none was made and taken back.
     assert_eq!((instances.len(), &there), (launches as usize, &ids));
     assert!(instances.iter().all(|s| s.status == "RUNNING"));
-    let snapshots: Vec<_> = cloud.hosts.iter().map(|h| h.snapshot()).collect();
+    let snapshots: Vec<_> = cloud.hosts.iter().map(cloud_testkit::SimHost::snapshot).collect();
     assert_eq!(snapshots.iter().map(|s| s.domains.len()).sum::<usize>(), launches as usize);
     assert!(snapshots.iter().flat_map(|s| s.domains.values()).all(|d| d.starts == 1), "no guest was started twice");
     assert!(kills >= 4, "only {kills} gateways were killed");

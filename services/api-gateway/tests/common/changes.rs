@@ -42,11 +42,11 @@ async fn nothing_that_is_committed_is_missed(c: &Cloud) {
     let (mut after, mut after_event, mut slow) = (begun, begun, slow);
     for round in 0.. {
         let ended = writers.iter().all(tokio::task::JoinHandle::is_finished);
-        if round == 3 || ended {
-            if let Some(mut tx) = slow.take() {
-                tx.insert(&volume(c, "slow")).await.unwrap();
-                tx.commit().await.unwrap();
-            }
+        if (round == 3 || ended)
+            && let Some(mut tx) = slow.take()
+        {
+            tx.insert(&volume(c, "slow")).await.unwrap();
+            tx.commit().await.unwrap();
         }
         let Changes { rows, upto } = c.store.changes::<Volume>(after, 7).await.unwrap();
         assert!(upto >= after, "what is told never goes back");

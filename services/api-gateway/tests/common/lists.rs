@@ -27,10 +27,10 @@ fn project() -> ProjectId {
 
 fn row(i: usize) -> Volume {
     let text = |n: usize| TEXTS[n % TEXTS.len()].to_owned();
-    let labels = KEYS.iter().take(5).enumerate().filter(|(k, _)| (i + k) % 3 > 0);
+    let labels = KEYS.iter().take(5).enumerate().filter(|(k, _)| !(i + k).is_multiple_of(3));
     let labels = labels.map(|(k, key)| ((*key).to_owned(), text(i + k))).collect();
     let statuses = [VolumeStatus::Available, VolumeStatus::InUse, VolumeStatus::Error];
-    let instance = (i % 2 == 0).then(InstanceId::random);
+    let instance = i.is_multiple_of(2).then(InstanceId::random);
     let mut meta = Meta::new(uuid::Uuid::new_v4(), project(), "seven", &format!("v-{:02}", (i * 7) % 40), labels);
     // Several of one moment: their ids tell them apart.
     meta.created_at.0 += i as i64 / 3;
@@ -44,7 +44,7 @@ fn row(i: usize) -> Volume {
         pool: text(i / 3),
         instance,
         instance_name: text(i + 5),
-        root: i % 4 == 0,
+        root: i.is_multiple_of(4),
         image: None,
         image_name: text(i),
         data_missing: false,
@@ -70,7 +70,7 @@ fn term() -> impl Strategy<Value = Term> {
                 FieldKind::Text | FieldKind::Labels => text,
                 FieldKind::Whole => n.to_string(),
                 FieldKind::Flag => (n % 2 == 0).to_string(),
-                FieldKind::Word(words) => words[n as usize % words.len()].1.to_owned(),
+                FieldKind::Word(words) => words[usize::try_from(n).unwrap() % words.len()].1.to_owned(),
             };
             Term { field, key: (field.kind == FieldKind::Labels).then(|| key.to_owned()), op, value }
         },

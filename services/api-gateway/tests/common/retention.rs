@@ -23,8 +23,7 @@ async fn sweep(c: &Cloud, deleted: u64, events: u64) -> BTreeMap<&'static str, u
     let settings = Settings { keep_deleted: day(deleted), keep_events: day(events), ..Settings::default() };
     let purged = Arc::new(move |kind, rows| *told.lock().unwrap().entry(kind).or_insert(0) += rows);
     Retention::new(c.store.clone(), settings, purged).sweep().await.unwrap();
-    let gone = gone.lock().unwrap().clone();
-    gone
+    gone.lock().unwrap().clone()
 }
 
 /// Deletes a row as of some days ago.

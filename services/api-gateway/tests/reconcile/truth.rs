@@ -337,6 +337,6 @@ pub async fn a_wrong_counter_is_corrected(cloud: &mut Cloud) {
     })
     .await;
     let ports: Vec<cloud_core::model::Port> = cloud.store().list(&Query::default()).await.unwrap();
-    assert_eq!(ports.iter().map(|port| port.id()).collect::<Vec<_>>(), [nics[0].port]);
+    assert_eq!(ports.iter().map(cloud_core::model::Port::id).collect::<Vec<_>>(), [nics[0].port]);
     assert!(PATIENCE > Duration::from_secs(1));
 }

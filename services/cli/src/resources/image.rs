@@ -96,7 +96,6 @@ impl Listed for Image {
             filter: page.filter,
             order_by: page.order_by,
             show_deleted: page.show_deleted,
-            ..Default::default()
         };
         let answer = cloud.images().list_images(ask(request)).await?.into_inner();
         Ok((answer.images, answer.next_page_token))

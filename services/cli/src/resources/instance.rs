@@ -123,7 +123,6 @@ impl Listed for Instance {
             filter: page.filter,
             order_by: page.order_by,
             show_deleted: page.show_deleted,
-            ..Default::default()
         };
         let answer = cloud.instances().list_instances(ask(request)).await?.into_inner();
         Ok((answer.instances, answer.next_page_token))

@@ -75,7 +75,6 @@ pub async fn page(cloud: &Cloud, vpc: &str, page: PageOf) -> Page<Subnet> {
         filter: page.filter,
         order_by: page.order_by,
         show_deleted: page.show_deleted,
-        ..Default::default()
     };
     let answer = cloud.subnets().list_subnets(ask(request)).await?.into_inner();
     Ok((answer.subnets, answer.next_page_token))

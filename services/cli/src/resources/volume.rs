@@ -79,7 +79,6 @@ impl Listed for Volume {
             filter: page.filter,
             order_by: page.order_by,
             show_deleted: page.show_deleted,
-            ..Default::default()
         };
         let answer = cloud.volumes().list_volumes(ask(request)).await?.into_inner();
         Ok((answer.volumes, answer.next_page_token))

@@ -62,7 +62,6 @@ impl Listed for Vpc {
             filter: page.filter,
             order_by: page.order_by,
             show_deleted: page.show_deleted,
-            ..Default::default()
         };
         let answer = cloud.vpcs().list_vpcs(ask(request)).await?.into_inner();
         Ok((answer.vpcs, answer.next_page_token))

@@ -76,7 +76,6 @@ async fn list(connection: Connection, args: Ls) -> Result<(), Error> {
             order_by: page.order_by,
             kind: kind.clone(),
             resource_id: resource.clone(),
-            ..Default::default()
         };
         let answer = cloud.events().list_events(ask(request)).await?.into_inner();
         Ok((answer.events, answer.next_page_token))

@@ -28,7 +28,7 @@ pub fn generate(pool: &DescriptorPool, api: &Api, names: &Names) -> Result<Strin
         out,
         "/// A service whose requests are validated before it sees them, over REST and gRPC alike.
         /// A method that is not built is refused by name. A call that repeats an earlier one is answered as that one was.
-        pub struct Checked<S>(pub ::std::sync::Arc<S>, Option<::std::sync::Arc<dyn ::cloud_rest::Requests>>);
+        pub struct Checked<S>(pub ::std::sync::Arc<S>, pub Option<::std::sync::Arc<dyn ::cloud_rest::Requests>>);
         impl<S> Checked<S> {{
             /// Wraps a service. Request ids are passed on to it as they come.
             pub fn new(service: S) -> Self {{

@@ -35,7 +35,7 @@ pub(super) async fn run<S: Store>(context: Arc<Context<S>>, shutdown: Cancellati
             // From here on whoever is silent is to blame: what others hear is known here.
             Ok(()) => context.registry.pulse(),
             Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "what other gateways hear is not known")
+                tracing::warn!(error = &error as &dyn std::error::Error, "what other gateways hear is not known");
             }
         }
         for (host, _) in context.registry.hosts() {

@@ -168,7 +168,7 @@ async fn a_key_has_so_many_watches_and_takes_them_with_it() {
         assert_eq!(next(&mut stream).await.kind, "SYNCED");
         streams.push(stream);
     }
-    let refused = rest.events("/instances:watch", "").await.unwrap().err().expect("one too many");
+    let refused = rest.events("/instances:watch", "").await.unwrap().expect_err("one too many");
     assert_eq!((refused.status.as_u16(), refused.at("/error/status").as_str()), (429, "RESOURCE_EXHAUSTED"));
     let metrics = cloud.get("/metrics").await.text;
     assert!(metrics.lines().any(|l| l == r#"watches{kind="volumes",service="api-gateway"} 100"#), "{metrics}");

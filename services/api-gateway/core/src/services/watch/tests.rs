@@ -151,7 +151,7 @@ impl Source for Fake {
         yield_now().await;
         let rows = {
             let state = self.lock();
-            let after = query.after.map(|c| c.id);
+            let after = query.after.as_ref().map(|c| c.id);
             let rows = state.rows.values().map(|c| &c.row).filter(|t| !t.deleted && Some(t.id) > after);
             rows.take(query.limit.unwrap() as usize).cloned().collect()
         };
