@@ -43,7 +43,7 @@ async fn a_gateway_that_is_away_for_a_moment_is_asked_again_under_the_same_id() 
         gateway.fail("launch", status(Code::Unavailable, "restarting"));
     }
     let ended = Run::on(&gateway, "instance launch a --image tiny -o json").end().await.with(0);
-    assert_eq!(ended.json()["instances"][0]["name"], "a", "{}", ended.stdout);
+    assert_eq!(ended.json()["name"], "a", "{}", ended.stdout);
     let sent = ids(&gateway, "launch");
     assert!(sent.len() == 3 && sent.iter().all(|id| *id == sent[0] && !id.is_empty()), "{sent:?}");
     let messages: Vec<_> = gateway.calls("launch").into_iter().map(|call| call.message).collect();

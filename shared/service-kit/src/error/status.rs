@@ -31,7 +31,8 @@ impl From<ServiceError> for Status {
             );
         }
         if let Some(resource) = parts.resource {
-            details.set_resource_info(resource.kind, short(resource.name, bounds::FACT), "", "");
+            let (kind, name) = (short(resource.kind, bounds::FACT), short(resource.name, bounds::FACT));
+            details.set_resource_info(kind, name, "", "");
         }
         for violation in parts.quota.into_iter().take(bounds::VIOLATIONS) {
             details.add_quota_failure_violation(

@@ -129,22 +129,14 @@ impl<S: Store> InstanceService<S> {
         self.wait_stopped(row).await
     }
 
-    /// Answers a stop that repeats an earlier one, by its request id: waits as that one did. An instance that was given another order since
-    /// is answered as it is, and so is one that is gone.
+    /// Answers a stop that repeats an earlier one, by its request id: waits as that one did. That it is answered well means that the instance
+    /// is STOPPED, as for any stop: one that was given another order since is refused.
     ///
     /// # Errors
-    /// `NotFound`; Deadline where it takes longer than a call waits.
+    /// `NotFound`; Precondition where another order came after it; Deadline where it takes longer than a call waits.
     pub async fn stop_again(&self, caller: &Caller, id: &str) -> Result<Instance, CoreError> {
         member(caller)?;
-        let row: Instance = any(&self.store, caller.project, id).await?;
-        if row.desired != Desired::Stopped || row.status != InstanceStatus::Stopping {
-            return Ok(row);
-        }
-        let asked = row.meta.id.to_string();
-        match self.wait_stopped(row).await {
-            Err(CoreError::Precondition { .. }) => any(&self.store, caller.project, &asked).await,
-            other => other,
-        }
+        self.wait_stopped(any(&self.store, caller.project, id).await?).await
     }
 
     async fn wait_stopped(&self, asked: Instance) -> Result<Instance, CoreError> {

@@ -305,11 +305,11 @@ impl Tx for SqlTx {
 
     async fn enqueue(&mut self, kind: WorkKind, id: Uuid) -> Result<(), StoreError> {
         let now = self.now;
-        // What the work does belongs to the trace of the call that caused it.
+        // What the work does belongs to the trace of the call that caused it, also where something else asks for it before it is done.
         let trace = current_trace().map(|t| t.to_string());
         let sql = "INSERT INTO work (kind, id, due_at, trace) VALUES ($1, $2, $3, $4) \
                    ON CONFLICT (kind, id) DO UPDATE SET due_at = excluded.due_at, sequence = work.sequence + 1, attempts = 0, \
-                   trace = excluded.trace";
+                   trace = CASE WHEN excluded.trace IS NULL AND work.due_at IS NOT NULL THEN work.trace ELSE excluded.trace END";
         let query = sqlx::query(sql).bind(kind.as_str()).bind(id.to_string()).bind(now.0).bind(trace);
         query.execute(self.connection()?).await.map_err(from_sqlx)?;
         Ok(())
