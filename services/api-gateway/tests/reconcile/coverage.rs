@@ -16,6 +16,8 @@ use super::{host::Fault, lives::Life};
 const NOT_YET: [&str; 5] = ["audit.rs", "inventory/orphans.rs", "inventory/vpcs.rs", "orphan.rs", "volume_data.rs"];
 /// Lives at the same time.
 const AT_ONCE: usize = 6;
+/// Lives that a strike has to be met in.
+const LIVES: usize = 5;
 
 /// Every `.commit()` of the reconcilers' source, such as `volume.rs:24`.
 fn commits_in_source() -> BTreeSet<String> {
@@ -52,8 +54,8 @@ fn calls_in_source() -> BTreeSet<String> {
 enum Strike {
     /// At a commit of those made in a place.
     Commit(String, usize, Fault),
-    /// At a call, by its number and name.
-    Call(usize, &'static str, Fault),
+    /// At the first call of a name.
+    Call(&'static str, Fault),
 }
 
 /// What a life without faults has that was in none before, struck in each way.
@@ -75,9 +77,9 @@ async fn strikes(life: Life, seen: &mut BTreeSet<String>) -> Vec<Strike> {
         }
     }
     // The calls of an instance's own life are struck elsewhere, each of them.
-    for (at, name) in state.calls.iter().enumerate() {
+    for name in &state.calls {
         if seen.insert((*name).to_owned()) {
-            strikes.extend(Fault::ALL.map(|fault| Strike::Call(at, name, fault)));
+            strikes.extend(Fault::ALL.map(|fault| Strike::Call(name, fault)));
         }
     }
     strikes
@@ -88,11 +90,11 @@ async fn struck(life: Life, strike: &Strike) -> bool {
     let mut cloud = life.cloud().await;
     match strike.clone() {
         Strike::Commit(place, nth, fault) => cloud.host.state().commit_fault = Some((place, nth, fault)),
-        Strike::Call(at, _, fault) => cloud.host.state().fault = Some((at, fault)),
+        Strike::Call(name, fault) => cloud.host.state().call_fault = Some((name, fault)),
     }
     life.live(&mut cloud).await;
     let state = cloud.host.state();
-    state.commit_fault.is_none() && state.fault.is_none()
+    state.commit_fault.is_none() && state.call_fault.is_none()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -104,7 +106,16 @@ async fn every_commit_and_every_call_of_every_reconciler_may_go_wrong() {
     println!("{} strikes", all.len());
     let lives = all.into_iter().map(|(life, strike)| async move {
         let told = format!("{life:?} {strike:?}");
-        let lived = tokio::spawn(async move { struck(life, &strike).await.then_some(strike) }).await;
+        // Lives differ a little in what they do: where one does not come by, another is tried.
+        let lives = async move {
+            for _ in 0..LIVES {
+                if struck(life, &strike).await {
+                    return Some(strike);
+                }
+            }
+            None
+        };
+        let lived = tokio::spawn(lives).await;
         lived.unwrap_or_else(|error| panic!("{told}: {error}"))
     });
     let struck: Vec<Strike> =
@@ -113,7 +124,7 @@ async fn every_commit_and_every_call_of_every_reconciler_may_go_wrong() {
     for strike in &struck {
         let (what, fault) = match strike {
             Strike::Commit(place, _, fault) => (format!("commit {place}"), fault),
-            Strike::Call(_, name, fault) => (format!("call {name}"), fault),
+            Strike::Call(name, fault) => (format!("call {name}"), fault),
         };
         tried.entry(what).or_default().insert(format!("{fault:?}"));
     }

@@ -76,6 +76,8 @@ pub struct State {
     pub commits: Vec<String>,
     /// At which commit of those made in a place what goes wrong.
     pub commit_fault: Option<(String, usize, Fault)>,
+    /// At the next call of this name.
+    pub call_fault: Option<(&'static str, Fault)>,
     /// Every change is asked for twice.
     pub twice: bool,
     /// Guests do not follow a request to shut down.
@@ -145,7 +147,8 @@ impl FakeHost {
             let mut state = self.state();
             state.calls.push(name);
             let now = state.calls.len() - 1;
-            state.fault.take_if(|(at, _)| *at == now).map(|(_, fault)| fault)
+            let named = state.call_fault.take_if(|(at, _)| *at == name).map(|(_, fault)| fault);
+            state.fault.take_if(|(at, _)| *at == now).map(|(_, fault)| fault).or(named)
         };
         match fault {
             Some(Fault::Lost) => return lost(),

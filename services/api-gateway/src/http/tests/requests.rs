@@ -177,11 +177,12 @@ async fn a_repetition_is_answered_as_things_are_now() {
         cloud.is("web-01", InstanceStatus::Stopped).await;
     });
     assert_eq!((again.status.as_u16(), &again.json["status"]), (200, &json!("STOPPED")), "{}", again.text);
-    // Started since by another order, it is not stopped again.
+    // Started since by another order, it is not stopped again; nor is it said to be STOPPED.
     let start = cloud.once("POST", "/instances/web-01/start", &json!({}), "start again").await;
     assert_eq!(start.json["status"], "STARTING");
     let stop = cloud.once("POST", "/instances/web-01/stop", &json!({}), "stop").await;
-    assert_eq!((stop.status.as_u16(), &stop.json["status"]), (200, &json!("STARTING")));
+    assert_eq!((stop.status.as_u16(), &stop.json["error"]["status"]), (400, &json!("FAILED_PRECONDITION")));
+    assert!(stop.text.contains("another order"), "{}", stop.text);
 
     // Deleted, it is answered as last seen.
     let id = made.json["id"].as_str().unwrap();
