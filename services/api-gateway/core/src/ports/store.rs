@@ -10,7 +10,7 @@ use crate::{
     filter::{Filter, Order},
     model::{
         AgentRole, Amounts, DoneRequest, Event, Host, Instance, NewEvent, Port, Quota, RequestKey, Resource, Shortage,
-        Subnet, Timestamp, Value, Volume,
+        Subnet, Timestamp, Value, Volume, Vpc,
     },
 };
 
@@ -167,6 +167,8 @@ pub enum Audited {
 /// A VPC's live subnets and ports, and how new they are: read in one snapshot.
 #[derive(Debug, Clone)]
 pub struct VpcSnapshot {
+    /// The VPC.
+    pub vpc: Vpc,
     /// Goes up with every change of what hosts are told.
     pub generation: u64,
     /// Its subnets.

@@ -13,7 +13,7 @@ use futures::future::join_all;
 
 use super::{Context, Failure, Outcome, locks::KeyedLocks};
 use crate::{
-    model::{AgentRole, Host, Port, Subnet, Vpc},
+    model::{AgentRole, Port, Subnet},
     ports::{PluggedPort, SlicePort, SliceSubnet, Store, VpcSlice, VpcSnapshot, WorkItem},
 };
 
@@ -63,57 +63,53 @@ pub(super) async fn apply<S: Store>(
     vpc: VpcId,
 ) -> Result<Vec<PluggedPort>, Failure> {
     context.reach(host, AgentRole::Network).await?;
-    let key = (host, vpc);
-    let _push = context.slices.pushes.lock(&key).await;
+    let _push = context.slices.pushes.lock(&(host, vpc)).await;
     let session = context.present(host, AgentRole::Network)?;
-    let Some(VpcSnapshot { generation, subnets, ports }) = context.store.vpc_snapshot(vpc).await? else {
-        return Err(Failure::Final(format!("VPC {vpc} has no row")));
-    };
-    if let Some(known) = context.slices.get(key)
-        && known.session == session
-        && known.generation == generation
-    {
-        return Ok(known.ports);
+    let snapshot = context.store.vpc_snapshot(vpc).await?;
+    let snapshot = snapshot.ok_or_else(|| Failure::Final(format!("VPC {vpc} has no row")))?;
+    match context.slices.get((host, vpc)) {
+        Some(known) if known.session == session && known.generation == snapshot.generation => Ok(known.ports),
+        _ => push(context, host, session, &snapshot).await,
     }
-    if !ports.iter().any(|p| p.host == host && !p.removing) {
-        context.backends.network.remove(host, vpc, generation).await?;
+}
+
+/// The same by a snapshot that was read before, for one of several hosts.
+async fn tell<S: Store>(context: &Context<S>, host: HostId, snapshot: &VpcSnapshot) -> Result<(), Failure> {
+    context.reach(host, AgentRole::Network).await?;
+    let vpc = snapshot.vpc.id();
+    let _push = context.slices.pushes.lock(&(host, vpc)).await;
+    let session = context.present(host, AgentRole::Network)?;
+    let known = context.slices.get((host, vpc));
+    // Whoever read later may have been faster.
+    if known.is_some_and(|known| known.session == session && known.generation >= snapshot.generation) {
+        return Ok(());
+    }
+    push(context, host, session, snapshot).await.map(|_| ())
+}
+
+/// Tells a host. Its pushes are locked.
+async fn push<S: Store>(
+    context: &Context<S>,
+    host: HostId,
+    session: SessionId,
+    snapshot: &VpcSnapshot,
+) -> Result<Vec<PluggedPort>, Failure> {
+    let (key, generation) = ((host, snapshot.vpc.id()), snapshot.generation);
+    if !snapshot.ports.iter().any(|p| p.host == host && !p.removing) {
+        context.backends.network.remove(host, snapshot.vpc.id(), generation).await?;
         context.slices.set(key, None);
         return Ok(Vec::new());
     }
-    let row: Option<Vpc> = context.store.get(*vpc.as_uuid()).await?;
-    let row = row.ok_or_else(|| Failure::Final(format!("VPC {vpc} has no row")))?;
-    let tunnels = tunnels(context, host, &ports).await?;
-    let slice = slice(&row, generation, context.settings.mtu, host, &subnets, &ports, &tunnels);
+    let slice = slice(context, host, snapshot);
     let plugged = context.backends.network.apply(host, &slice).await?;
     context.slices.set(key, Some(Applied { session, generation, ports: plugged.clone() }));
     Ok(plugged)
 }
 
-/// Where the tunnels to the other hosts of these ports end.
-async fn tunnels<S: Store>(
-    context: &Context<S>,
-    here: HostId,
-    ports: &[Port],
-) -> Result<HashMap<HostId, String>, Failure> {
-    let others: BTreeSet<HostId> = ports.iter().map(|p| p.host).filter(|h| *h != here).collect();
-    let mut tunnels = HashMap::new();
-    for host in others {
-        if let Some(row) = context.store.get::<Host>(*host.as_uuid()).await? {
-            tunnels.insert(host, row.capacity.tunnel_address);
-        }
-    }
-    Ok(tunnels)
-}
-
-fn slice(
-    vpc: &Vpc,
-    generation: u64,
-    mtu: u32,
-    host: HostId,
-    subnets: &[Subnet],
-    ports: &[Port],
-    tunnels: &HashMap<HostId, String>,
-) -> VpcSlice {
+fn slice<S: Store>(context: &Context<S>, host: HostId, snapshot: &VpcSnapshot) -> VpcSlice {
+    let others: BTreeSet<HostId> = snapshot.ports.iter().map(|p| p.host).filter(|h| *h != host).collect();
+    let tunnels: HashMap<HostId, String> =
+        others.into_iter().map(|other| (other, context.registry.tunnel_address(other))).collect();
     let subnet = |s: &Subnet| SliceSubnet { id: s.id(), cidr: s.cidr, dns_servers: s.dns_servers.clone() };
     let port = |p: &Port| SlicePort {
         id: p.id(),
@@ -126,22 +122,22 @@ fn slice(
         hostname: p.instance_name.clone(),
     };
     VpcSlice {
-        vpc: vpc.id(),
-        vni: vpc.vni,
-        generation,
-        mtu,
-        subnets: subnets.iter().map(subnet).collect(),
-        ports: ports.iter().filter(|p| !p.removing).map(port).collect(),
+        vpc: snapshot.vpc.id(),
+        vni: snapshot.vpc.vni,
+        generation: snapshot.generation,
+        mtu: context.settings.mtu,
+        subnets: snapshot.subnets.iter().map(subnet).collect(),
+        ports: snapshot.ports.iter().filter(|p| !p.removing).map(port).collect(),
     }
 }
 
 /// Tells every host that has, or had, ports in the VPC. All are told, whoever fails.
 pub(super) async fn reconcile<S: Store>(context: &Context<S>, item: &WorkItem) -> Result<Outcome, Failure> {
     let vpc = VpcId::from(item.id);
-    let Some(VpcSnapshot { ports, .. }) = context.store.vpc_snapshot(vpc).await? else { return Ok(Outcome::Done) };
-    let mut hosts: BTreeSet<HostId> = ports.iter().map(|p| p.host).collect();
+    let Some(snapshot) = context.store.vpc_snapshot(vpc).await? else { return Ok(Outcome::Done) };
+    let mut hosts: BTreeSet<HostId> = snapshot.ports.iter().map(|p| p.host).collect();
     hosts.extend(context.slices.hosts_of(vpc));
-    let told = join_all(hosts.into_iter().map(|host| apply(context, host, vpc))).await;
+    let told = join_all(hosts.into_iter().map(|host| tell(context, host, &snapshot))).await;
     told.into_iter().collect::<Result<Vec<_>, _>>()?;
     Ok(Outcome::Done)
 }

@@ -69,12 +69,12 @@ impl Store for SqlStore {
 
     async fn vpc_snapshot(&self, vpc: VpcId) -> Result<Option<VpcSnapshot>, StoreError> {
         let mut snapshot = open::begin(&self.inner.readers, Some(self.inner.dialect.begin_snapshot())).await?;
-        let sql = "SELECT generation FROM vpcs WHERE id = $1";
+        let sql = "SELECT body, generation FROM vpcs WHERE id = $1";
         let row = sqlx::query(sql).bind(vpc.to_string()).fetch_optional(&mut *snapshot).await.map_err(from_sqlx)?;
         let Some(row) = row else { return Ok(None) };
         let subnets = rows::list(self.inner.dialect, &mut snapshot, &Query::by("vpc_id", &vpc)).await?;
         let ports = rows::list(self.inner.dialect, &mut snapshot, &Query::by("vpc_id", &vpc)).await?;
-        Ok(Some(VpcSnapshot { generation: count(&row, 0)?, subnets, ports }))
+        Ok(Some(VpcSnapshot { vpc: rows::body(&row)?, generation: count(&row, 1)?, subnets, ports }))
     }
 
     async fn capacity_used(&self, host: HostId) -> Result<(u64, u64), StoreError> {

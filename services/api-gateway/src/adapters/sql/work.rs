@@ -25,9 +25,10 @@ pub(super) async fn claim(store: &SqlStore, limit: u32, lease: Duration) -> Resu
     }
     let mut tx = SqlTx::begin(store, true).await?;
     let token = Uuid::new_v4();
+    // Materialized: PostgreSQL might else choose anew for each row, and take more than the limit.
     let sql = format!(
-        "UPDATE work SET lease_token = $1, lease_until = $2, attempts = attempts + 1 \
-         FROM (SELECT kind, id FROM work WHERE {} ORDER BY due_at LIMIT $4{}) AS due \
+        "WITH due AS MATERIALIZED (SELECT kind, id FROM work WHERE {} ORDER BY due_at LIMIT $4{}) \
+         UPDATE work SET lease_token = $1, lease_until = $2, attempts = attempts + 1 FROM due \
          WHERE work.kind = due.kind AND work.id = due.id \
          RETURNING work.kind, work.id, work.sequence, work.attempts - 1, work.trace",
         FREE.replace("$1", "$3"),
