@@ -93,7 +93,7 @@ pub enum GatewayError {
     Serve(#[from] ServeError),
 }
 
-/// Runs the gateway until `shutdown`: then it stops accepting, lets what runs end, ends the workers and closes the database. What does not end in
+/// Runs the gateway until `shutdown`, and again whenever a backup was put in the database's place. At the end it stops accepting, lets what runs end, ends the workers and closes the database. What does not end in
 /// time is in the database and goes on at the next start.
 ///
 /// # Errors
@@ -104,8 +104,24 @@ pub async fn run(config: &Config, shutdown: CancellationToken) -> Result<(), Gat
 
 async fn run_with(
     config: &Config,
-    open_images: impl FnOnce(ImageOptions) -> io::Result<DirectoryImages>,
+    open_images: impl Fn(ImageOptions) -> io::Result<DirectoryImages>,
     shutdown: CancellationToken,
+) -> Result<(), GatewayError> {
+    loop {
+        // Ends with `shutdown`, or alone: then only to begin again.
+        let stop = shutdown.child_token();
+        run_once(config, &open_images, stop).await?;
+        if shutdown.is_cancelled() {
+            return Ok(());
+        }
+        tracing::warn!("starting again, on the restored database");
+    }
+}
+
+async fn run_once(
+    config: &Config,
+    open_images: impl Fn(ImageOptions) -> io::Result<DirectoryImages>,
+    stop: CancellationToken,
 ) -> Result<(), GatewayError> {
     std::fs::create_dir_all(&config.state_dir)
         .map_err(|source| GatewayError::StateDir { path: config.state_dir.display().to_string(), source })?;
@@ -118,7 +134,7 @@ async fn run_with(
         hosts = %listeners.hosts.local_addr(), key_file = %config.api_key_file().display(), "starting"
     );
     let store = cloud.store.clone();
-    let served = cloud.serve(config, listeners, shutdown).await;
+    let served = cloud.serve(config, listeners, stop).await;
     store.close().await;
     tracing::info!("stopped");
     served
@@ -155,7 +171,7 @@ impl Cloud {
     /// Opens the database and makes sure that it has what a cloud begins with.
     async fn open(
         config: &Config,
-        open_images: impl FnOnce(ImageOptions) -> io::Result<DirectoryImages>,
+        open_images: impl Fn(ImageOptions) -> io::Result<DirectoryImages>,
     ) -> Result<Self, GatewayError> {
         // The key first: a crash right after leaves a key that the next start enters into the database.
         let secret = admin_key::ensure(&config.api_key_file())?;
@@ -192,6 +208,8 @@ impl Cloud {
             store: store.clone(),
             images: Arc::clone(&images),
             consoles: agents.clone(),
+            backups: Arc::new(store.clone()),
+            restart: shutdown.clone(),
             public_url: config.public_url.clone().unwrap_or_else(|| url(public.local_addr(), tls.is_some())),
             calls: config.calls(),
             readiness: readiness.clone(),

@@ -18,6 +18,8 @@ async fn everything_on_postgresql() {
     let server = Server::start();
     let store = SqlStore::open(&server.url()).await.unwrap();
     common::all(store.clone()).await;
+    let refused = cloud_api_gateway::handlers::Backups::incoming(&store);
+    assert!(matches!(refused, Err(cloud_api_gateway::adapters::sql::BackupError::NotSqlite)));
     store.close().await;
 }
 

@@ -10,12 +10,13 @@ mod settings;
 use std::time::Duration;
 
 use cloud_contracts::v1::{
-    api_key_service_client::ApiKeyServiceClient, event_service_client::EventServiceClient,
-    host_service_client::HostServiceClient, image_service_client::ImageServiceClient,
-    instance_service_client::InstanceServiceClient, instance_type_service_client::InstanceTypeServiceClient,
-    port_service_client::PortServiceClient, project_service_client::ProjectServiceClient,
-    quota_service_client::QuotaServiceClient, subnet_service_client::SubnetServiceClient,
-    volume_service_client::VolumeServiceClient, vpc_service_client::VpcServiceClient,
+    admin_service_client::AdminServiceClient, api_key_service_client::ApiKeyServiceClient,
+    event_service_client::EventServiceClient, host_service_client::HostServiceClient,
+    image_service_client::ImageServiceClient, instance_service_client::InstanceServiceClient,
+    instance_type_service_client::InstanceTypeServiceClient, port_service_client::PortServiceClient,
+    project_service_client::ProjectServiceClient, quota_service_client::QuotaServiceClient,
+    subnet_service_client::SubnetServiceClient, volume_service_client::VolumeServiceClient,
+    vpc_service_client::VpcServiceClient,
 };
 use tonic::{Request, service::interceptor::InterceptedService, transport::Channel};
 
@@ -65,6 +66,7 @@ impl Cloud {
     }
 
     clients! {
+        admin: AdminServiceClient,
         instances: InstanceServiceClient,
         types: InstanceTypeServiceClient,
         volumes: VolumeServiceClient,

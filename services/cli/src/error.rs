@@ -29,6 +29,9 @@ pub enum Error {
     /// A local file cannot be read.
     #[error("cannot read {}", path.display())]
     Read { path: PathBuf, source: io::Error },
+    /// A local file cannot be written.
+    #[error("cannot write {}", path.display())]
+    Write { path: PathBuf, source: io::Error },
     /// Nobody answers at the endpoint.
     #[error("cannot reach the gateway at {endpoint}")]
     Unreachable { endpoint: String, local: bool, source: Box<dyn std::error::Error + Send + Sync> },
@@ -89,7 +92,7 @@ impl Error {
     pub fn exit_code(&self) -> i32 {
         match self {
             Self::OutputClosed => 0,
-            Self::Usage(_) | Self::Read { .. } => 2,
+            Self::Usage(_) | Self::Read { .. } | Self::Write { .. } => 2,
             Self::NoKey { .. } | Self::BadKey { .. } | Self::KeyFile { .. } => 5,
             Self::Unreachable { .. } => 6,
             Self::Late { .. } => 7,
@@ -118,6 +121,7 @@ impl Error {
         match self {
             Self::Refused { subject, status } => explain::headline(subject, status),
             Self::Read { source, .. }
+            | Self::Write { source, .. }
             | Self::KeyFile { source, .. }
             | Self::Terminal { source, .. }
             | Self::Runtime(source) => format!("{self}: {source}"),

@@ -1,5 +1,6 @@
 //! What can be done. Verbs that are alike for all resources stand here as generic functions; the others under their noun.
 
+pub mod admin;
 pub mod api_key;
 mod batch;
 mod completion;
@@ -43,6 +44,7 @@ pub async fn run(cli: Cli) -> Result<(), Error> {
         Command::Project(command) => project::run(connection, command).await,
         Command::ApiKey(command) => api_key::run(connection, command).await,
         Command::Quota(command) => quota::run(connection, command).await,
+        Command::Admin(command) => admin::run(connection, command).await,
         Command::Completion { shell } => completion::run(shell),
         Command::Version(output) => version::run(output),
     }

@@ -84,6 +84,8 @@ pub const ROUTES: &[(&str, Access)] = &[
 
 /// Every method of the public contract. A test sees that none is missing.
 pub const RULES: &[Rule] = &[
+    change("cloud.v1.AdminService/BackupDatabase", Role::Operator, Kind::Database, "database.backup"),
+    change("cloud.v1.AdminService/RestoreDatabase", Role::Operator, Kind::Database, "database.restore"),
     read("cloud.v1.EventService/ListEvents", Role::Viewer),
     read("cloud.v1.EventService/WatchEvents", Role::Viewer),
     read("cloud.v1.HostService/GetHost", Role::Operator),

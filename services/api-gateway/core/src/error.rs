@@ -37,6 +37,8 @@ pub enum Kind {
     SshKey,
     /// Something on a host that no row knows there.
     Orphan,
+    /// The cloud's own database.
+    Database,
 }
 
 impl Kind {
@@ -59,6 +61,7 @@ impl Kind {
             Self::Snapshot => "snapshot",
             Self::SshKey => "ssh key",
             Self::Orphan => "orphan",
+            Self::Database => "database",
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Requests come validated ([`cloud_contracts::checked::Checked`] wraps every service), over gRPC and REST alike, with the caller in their
 //! extensions.
 
+mod admin;
 mod agent_hosts;
 mod api_keys;
 mod console;
@@ -23,6 +24,7 @@ mod vpcs;
 mod watch;
 mod wire;
 
+pub use admin::{Admin, Backups};
 pub use agent_hosts::AgentHosts;
 pub use api_keys::ApiKeys;
 pub use console::{ConsoleLine, Consoles};

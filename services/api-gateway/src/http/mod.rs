@@ -32,14 +32,15 @@ use cloud_core::{
 };
 use cloud_service_kit::{health::Readiness, layers, metrics::Metrics, service};
 use http::header;
+use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic_web::GrpcWebLayer;
 
 use crate::{
     adapters::images::DirectoryImages,
     handlers::{
-        ApiKeys, Consoles, Events, Hosts, Images, InstanceTypes, Instances, Ports, Projects, Quotas, RequestLog,
-        Subnets, Unbuilt, Volumes, Vpcs,
+        Admin, ApiKeys, Backups, Consoles, Events, Hosts, Images, InstanceTypes, Instances, Ports, Projects, Quotas,
+        RequestLog, Subnets, Unbuilt, Volumes, Vpcs,
     },
 };
 
@@ -60,6 +61,10 @@ pub struct PublicApi<S> {
     pub images: Arc<DirectoryImages>,
     /// The consoles of the hosts.
     pub consoles: Arc<dyn Consoles>,
+    /// Copies of the database.
+    pub backups: Arc<dyn Backups>,
+    /// Cancelled where the gateway has to start itself again, on a restored database.
+    pub restart: CancellationToken,
     /// What console URLs begin with.
     pub public_url: String,
     /// How often each key may call.
@@ -71,7 +76,8 @@ pub struct PublicApi<S> {
 }
 
 /// Every service of the public contract.
-pub const SERVICES: [&str; 15] = [
+pub const SERVICES: [&str; 16] = [
+    v1::admin_service_server::SERVICE_NAME,
     v1::api_key_service_server::SERVICE_NAME,
     v1::event_service_server::SERVICE_NAME,
     v1::host_service_server::SERVICE_NAME,
@@ -157,6 +163,8 @@ impl<S: Store> PublicApi<S> {
             project_service_server, ProjectServiceServer, project_service, Projects(services.clone());
             api_key_service_server, ApiKeyServiceServer, api_key_service, ApiKeys(services.clone());
             quota_service_server, QuotaServiceServer, quota_service, Quotas(services.clone());
+            admin_service_server, AdminServiceServer, admin_service,
+                Admin::new(Arc::clone(&self.backups), self.restart.clone());
             security_group_service_server, SecurityGroupServiceServer, security_group_service, Unbuilt;
             snapshot_service_server, SnapshotServiceServer, snapshot_service, Unbuilt;
             ssh_key_service_server, SshKeyServiceServer, ssh_key_service, Unbuilt;

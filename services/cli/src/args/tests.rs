@@ -54,6 +54,8 @@ fn every_verb_parses() {
         "host orphan adopt h1 00000000-0000-4000-8000-000000000001 --into blue --name data",
         "host orphan rm h1 a b -o yaml",
         "event ls --kind instance --resource x --limit 3",
+        "admin backup /b --force -o json",
+        "admin restore /b --allow-other-cloud --timeout 90s",
         "type ls",
         "type show small",
         "project ls",

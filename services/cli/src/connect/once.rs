@@ -66,10 +66,13 @@ impl<S> Once<S> {
     }
 }
 
-/// Whether a method changes something. What only reads is called so by the contract's rules.
+/// Whether a method changes something that an id makes a change once. What only reads is called so by the contract's rules; backing up and
+/// restoring the database has no request id.
 fn changes(path: &str) -> bool {
     let method = path.rsplit('/').next().unwrap_or_default();
-    !["Get", "List", "Watch", "Stream", "Explain", "Trace"].iter().any(|reads| method.starts_with(reads))
+    !["Get", "List", "Watch", "Stream", "Explain", "Trace", "Backup", "Restore"]
+        .iter()
+        .any(|reads| method.starts_with(reads))
 }
 
 impl<S, B> Service<Request<Body>> for Once<S>

@@ -5,7 +5,7 @@ use cloud_rest_build::{
     api::{Api, Body, Method, Route, field},
     options::{http_rules, required},
 };
-use prost_reflect::DescriptorPool;
+use prost_reflect::{DescriptorPool, Kind, MethodDescriptor};
 
 /// What is wrong in the routes of a package.
 pub fn lint(pool: &DescriptorPool, package: &str) -> Vec<String> {
@@ -17,8 +17,8 @@ pub fn lint(pool: &DescriptorPool, package: &str) -> Vec<String> {
     let mut taken: HashMap<String, String> = HashMap::new();
     for method in api.services.iter().flat_map(|service| &service.methods) {
         let name = method.descriptor.full_name();
-        let unary = !method.descriptor.is_client_streaming();
-        if unary && http_rules(&method.descriptor).is_empty() {
+        let of_grpc = method.descriptor.is_client_streaming() || streams_bytes(&method.descriptor);
+        if !of_grpc && http_rules(&method.descriptor).is_empty() {
             problems.push(format!("{name} has no google.api.http"));
         }
         if method.descriptor.name().starts_with("Create") && method.success() != 201 {
@@ -33,6 +33,11 @@ pub fn lint(pool: &DescriptorPool, package: &str) -> Vec<String> {
         }
     }
     problems
+}
+
+/// Whether it answers with a stream of nothing but bytes, which cannot be sent as events.
+fn streams_bytes(method: &MethodDescriptor) -> bool {
+    method.is_server_streaming() && method.output().fields().all(|field| field.kind() == Kind::Bytes)
 }
 
 fn check(method: &Method, route: &Route, problems: &mut Vec<String>) {

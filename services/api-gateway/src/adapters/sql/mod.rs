@@ -8,6 +8,7 @@
 //! Rows are generic over [`cloud_core::model::Resource`]: its columns, and a JSON body. What differs between the engines is in [`dialect`].
 
 mod agents;
+mod backup;
 mod changes;
 mod dialect;
 mod error;
@@ -25,6 +26,7 @@ mod tx;
 mod work;
 mod writer;
 
+pub use backup::{BackupError, BackupFile, Restored};
 pub use open::{OpenError, SqlStore};
 pub use tx::SqlTx;
 

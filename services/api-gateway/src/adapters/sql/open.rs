@@ -7,7 +7,9 @@ use cloud_domain::CloudId;
 use sqlx::{Any, AnyPool, Executor, Transaction, any::AnyPoolOptions};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use super::{dialect::Dialect, error::fault, error::from_sqlx, identity, notify::Notifications, quota, writer::Writer};
+use super::{
+    backup, dialect::Dialect, error::fault, error::from_sqlx, identity, notify::Notifications, quota, writer::Writer,
+};
 
 /// Counts commits, for those who wait for one.
 pub(super) type Commits = watch::Sender<u64>;
@@ -32,6 +34,15 @@ pub enum OpenError {
     #[error("cannot lock {path}")]
     Lock {
         /// The lock file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A backup waits, and cannot be put in the database's place.
+    #[error("cannot put the backup in the place of {path}")]
+    Restore {
+        /// The database.
         path: PathBuf,
         /// Why.
         #[source]
@@ -62,8 +73,10 @@ pub(super) struct Inner {
     pub(super) cloud: CloudId,
     pub(super) epoch: u64,
     pub(super) secret: [u8; 32],
-    /// Held as long as the store is.
-    _lock: Option<File>,
+    /// Of SQLite.
+    pub(super) file: Option<PathBuf>,
+    /// Held until the store is closed.
+    lock: Option<File>,
 }
 
 /// The store on a SQL database. Cheap to clone.
@@ -90,7 +103,15 @@ impl SqlStore {
     pub async fn open(url: &str) -> Result<Self, OpenError> {
         sqlx::any::install_default_drivers();
         let dialect = Dialect::of(url).ok_or_else(|| OpenError::Url(url.to_owned()))?;
-        let (lock, url) = if dialect.is_sqlite() { own_file(url)? } else { (None, url.to_owned()) };
+        let (owned, url) = if dialect.is_sqlite() {
+            let (lock, file) = own_file(url)?;
+            backup::sweep(&file);
+            backup::finish_restore(&file).map_err(|source| OpenError::Restore { path: file.clone(), source })?;
+            let url = format!("sqlite://{}?mode=rwc", file.display());
+            (Some((lock, file)), url)
+        } else {
+            (None, url.to_owned())
+        };
         let writers = pool(dialect, if dialect.is_sqlite() { 1 } else { CONNECTIONS }).connect(&url).await?;
         sqlx::migrate!("./migrations").run(&writers).await?;
         quota::fill(&writers, dialect).await?;
@@ -110,6 +131,7 @@ impl SqlStore {
             (None, Some(Notifications::start(url, writers.clone(), commits.clone())))
         };
         let background = Arc::new(Semaphore::new(CONNECTIONS as usize / 2));
+        let (lock, file) = owned.unzip();
         let inner = Inner {
             dialect,
             readers,
@@ -121,7 +143,8 @@ impl SqlStore {
             cloud,
             epoch,
             secret,
-            _lock: lock,
+            file,
+            lock,
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -140,13 +163,18 @@ impl SqlStore {
         sqlx::query("SELECT 1").execute(&self.inner.readers).await.map(|_| ())
     }
 
-    /// Closes all connections.
+    /// Closes all connections, and lets go of the file: whoever still has the store can do nothing with it.
     pub async fn close(&self) {
         if let Some(writer) = &self.inner.writer {
             writer.close().await;
         }
         self.inner.readers.close().await;
         self.inner.writers.close().await;
+        if let Some(lock) = &self.inner.lock
+            && let Err(error) = lock.unlock()
+        {
+            tracing::warn!(%error, "cannot unlock the database");
+        }
     }
 }
 
@@ -192,7 +220,7 @@ fn pool(dialect: Dialect, size: u32) -> AnyPoolOptions {
     )
 }
 
-fn own_file(url: &str) -> Result<(Option<File>, String), OpenError> {
+fn own_file(url: &str) -> Result<(File, PathBuf), OpenError> {
     let path = url.trim_start_matches("sqlite:").split('?').next().unwrap_or_default();
     let path = path.strip_prefix("//").unwrap_or(path);
     if path.is_empty() || path.contains(":memory:") {
@@ -206,7 +234,7 @@ fn own_file(url: &str) -> Result<(Option<File>, String), OpenError> {
         .open(&lock)
         .map_err(|source| OpenError::Lock { path: lock.clone(), source })?;
     match file.try_lock() {
-        Ok(()) => Ok((Some(file), format!("sqlite://{path}?mode=rwc"))),
+        Ok(()) => Ok((file, PathBuf::from(path))),
         Err(std::fs::TryLockError::WouldBlock) => Err(OpenError::Locked(PathBuf::from(path))),
         Err(std::fs::TryLockError::Error(source)) => Err(OpenError::Lock { path: lock, source }),
     }

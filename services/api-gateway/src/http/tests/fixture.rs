@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use crate::{
@@ -93,6 +94,8 @@ impl Cloud {
             store: store.clone(),
             images,
             consoles: Arc::new(Echo),
+            backups: Arc::new(store.clone()),
+            restart: CancellationToken::new(),
             public_url: "http://cloud.test/".to_owned(),
             calls,
             readiness: readiness.clone(),
