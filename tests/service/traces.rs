@@ -28,10 +28,11 @@ async fn launch_traced(cloud: &TestCloud) -> anyhow::Result<Vec<String>> {
     cloud.becomes("web-01", "RUNNING").await?;
     let mut spans = Vec::new();
     for method in CALLS {
-        let trace = cloud.host().traceparent(method);
-        let trace = trace.unwrap_or_else(|| panic!("{method} was called without a traceparent"));
+        // An inventory may have told the host of the VPC too, on nobody's behalf.
+        let traces = cloud.host().traceparents(method);
+        let trace = traces.iter().find(|trace| trace.contains(TRACE));
+        let trace = trace.unwrap_or_else(|| panic!("{method} was not called in the request's trace: {traces:?}"));
         let parts: Vec<_> = trace.split('-').collect();
-        assert_eq!(parts[1], TRACE, "{method}: {trace}");
         assert_ne!(parts[2], PARENT, "{method} is called by a span of the gateway's own");
         spans.push(parts[2].to_owned());
     }

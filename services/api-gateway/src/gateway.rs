@@ -1,6 +1,10 @@
 //! The gateway, put together: store, services, workers, and its two listeners.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::Router;
 use cloud_contracts::agent::host_service_server::{self, HostServiceServer};
@@ -45,6 +49,10 @@ use crate::{
 const DATABASE: &str = "database";
 /// How often the database is looked at, and how long it may take.
 const PING: Duration = Duration::from_secs(2);
+
+/// How long the database is waited for at the start, and how often it is tried.
+const DATABASE_PATIENCE: Duration = Duration::from_secs(60);
+const DATABASE_AGAIN: Duration = Duration::from_millis(300);
 
 /// Why the gateway could not start or serve.
 #[derive(Debug, thiserror::Error)]
@@ -127,7 +135,8 @@ async fn run_once(
         .map_err(|source| GatewayError::StateDir { path: config.state_dir.display().to_string(), source })?;
     // Whoever may not listen changes nothing. Clients that connect meanwhile wait until all is set up.
     let listeners = Listeners::bind(config).await?;
-    let cloud = Cloud::open(config, open_images).await?;
+    let Some(cloud) = stop.run_until_cancelled(Cloud::open(config, open_images)).await else { return Ok(()) };
+    let cloud = cloud?;
     let (id, epoch) = cloud.store.identity();
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"), cloud = %id, epoch, public = %listeners.public.local_addr(),
@@ -175,7 +184,7 @@ impl Cloud {
     ) -> Result<Self, GatewayError> {
         // The key first: a crash right after leaves a key that the next start enters into the database.
         let secret = admin_key::ensure(&config.api_key_file())?;
-        let store = SqlStore::open(&config.database()).await?;
+        let store = open_database(&config.database()).await?;
         let settings = config.settings();
         let registry = Arc::new(HostRegistry::new(settings.heartbeat_timeout));
         // Only now: opening them throws away what is half written, and a SQLite database is locked against a second gateway.
@@ -245,6 +254,20 @@ fn purge_counter(metrics: &Metrics) -> Result<Purged, prometheus::Error> {
     let counter = IntCounterVec::new(opts, &["kind"])?;
     metrics.registry().register(Box::new(counter.clone()))?;
     Ok(Arc::new(move |kind, rows| counter.with_label_values(&[kind]).inc_by(rows)))
+}
+
+/// Opens the database. One on the network may be away for a moment, as when it and this start together: it is waited for.
+async fn open_database(url: &str) -> Result<SqlStore, OpenError> {
+    let begun = Instant::now();
+    loop {
+        match SqlStore::open(url).await {
+            Err(error) if error.is_away() && begun.elapsed() < DATABASE_PATIENCE => {
+                tracing::warn!(error = error::chain(&error), "the database is away: trying again");
+                tokio::time::sleep(DATABASE_AGAIN).await;
+            }
+            opened => return opened,
+        }
+    }
 }
 
 /// What agents call.

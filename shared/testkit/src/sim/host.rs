@@ -1,7 +1,7 @@
 //! What the parts of a simulated host share.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -12,6 +12,9 @@ use tokio::sync::{Notify, watch};
 use tonic::transport::Channel;
 
 use super::{Faults, Method, Role, model::Model, serve::Owned};
+
+/// How many are kept.
+const TRACES: usize = 64;
 
 /// The state behind a host's agents. The agents come and go; this stays.
 #[derive(Debug)]
@@ -26,8 +29,8 @@ pub(crate) struct Shared {
     pub(super) gateways: Vec<Channel>,
     pub(super) model: Mutex<Model>,
     pub(super) calls: Mutex<BTreeMap<Method, u64>>,
-    /// The last `traceparent` of each method.
-    pub(super) traces: Mutex<BTreeMap<String, String>>,
+    /// The last [`TRACES`] `traceparent`s of each method.
+    pub(super) traces: Mutex<BTreeMap<String, VecDeque<String>>>,
     pub(super) settings: Mutex<Settings>,
     pub(super) partitioned: watch::Sender<bool>,
     pub(super) hurry: Notify,
@@ -65,7 +68,7 @@ impl Shared {
         *self.calls().entry(method).or_default() += 1;
     }
 
-    pub fn traces(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+    pub fn traces(&self) -> MutexGuard<'_, BTreeMap<String, VecDeque<String>>> {
         self.traces.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -73,7 +76,12 @@ impl Shared {
     pub fn note_trace(&self, path: &str, headers: &HeaderMap) {
         let trace = headers.get("traceparent").and_then(|t| t.to_str().ok());
         if let (Some((_, method)), Some(trace)) = (path.rsplit_once('/'), trace) {
-            self.traces().insert(method.to_owned(), trace.to_owned());
+            let mut traces = self.traces();
+            let seen = traces.entry(method.to_owned()).or_default();
+            seen.push_back(trace.to_owned());
+            if seen.len() > TRACES {
+                seen.pop_front();
+            }
         }
     }
 

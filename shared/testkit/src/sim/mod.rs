@@ -212,10 +212,10 @@ impl SimHost {
         self.shared.calls().get(&method).copied().unwrap_or_default()
     }
 
-    /// The `traceparent` of the last call of a method that had one.
+    /// The `traceparent`s of the last calls of a method that had one.
     #[must_use]
-    pub fn traceparent(&self, method: Method) -> Option<String> {
-        self.shared.traces().get(method.as_str()).cloned()
+    pub fn traceparents(&self, method: Method) -> Vec<String> {
+        self.shared.traces().get(method.as_str()).into_iter().flatten().cloned().collect()
     }
 
     /// What a correct gateway never brings about, in the order it happened.

@@ -7,25 +7,28 @@ const AWAY: [&str; 3] = ["08", "57", "53"];
 /// SQLSTATE: serialization failure, deadlock. SQLite: busy.
 const LOST: [&str; 4] = ["40001", "40P01", "5", "517"];
 
-pub(super) fn from_sqlx(error: sqlx::Error) -> StoreError {
-    match &error {
-        sqlx::Error::Database(db) if db.is_unique_violation() => StoreError::Taken,
+/// Whether the database does not answer now, which may pass.
+pub(super) fn is_away(error: &sqlx::Error) -> bool {
+    match error {
         sqlx::Error::Database(db) => {
             let code = db.code().unwrap_or_default();
-            if LOST.contains(&code.as_ref()) {
-                StoreError::Stale
-            } else if code.len() == 5 && AWAY.iter().any(|c| code.starts_with(c)) {
-                StoreError::Unavailable(Box::new(error))
-            } else {
-                StoreError::Fault(Box::new(error))
-            }
+            code.len() == 5 && AWAY.iter().any(|c| code.starts_with(c))
         }
         // What a server that goes away sends, or does not, in the middle of a message is no protocol either.
         sqlx::Error::Io(_)
         | sqlx::Error::PoolTimedOut
         | sqlx::Error::PoolClosed
         | sqlx::Error::Tls(_)
-        | sqlx::Error::Protocol(_) => StoreError::Unavailable(Box::new(error)),
+        | sqlx::Error::Protocol(_) => true,
+        _ => false,
+    }
+}
+
+pub(super) fn from_sqlx(error: sqlx::Error) -> StoreError {
+    match &error {
+        sqlx::Error::Database(db) if db.is_unique_violation() => StoreError::Taken,
+        sqlx::Error::Database(db) if LOST.contains(&db.code().unwrap_or_default().as_ref()) => StoreError::Stale,
+        away if is_away(away) => StoreError::Unavailable(Box::new(error)),
         _ => StoreError::Fault(Box::new(error)),
     }
 }

@@ -59,6 +59,18 @@ pub enum OpenError {
     Content(&'static str),
 }
 
+impl OpenError {
+    /// Whether the database did not answer, which may pass.
+    pub(crate) fn is_away(&self) -> bool {
+        match self {
+            Self::Database(error) | Self::Migrate(sqlx::migrate::MigrateError::Execute(error)) => {
+                super::error::is_away(error)
+            }
+            _ => false,
+        }
+    }
+}
+
 pub(super) struct Inner {
     pub(super) dialect: Dialect,
     pub(super) readers: AnyPool,
