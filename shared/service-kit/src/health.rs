@@ -15,6 +15,8 @@ use tonic_health::pb::{
     health_server::{Health, HealthServer},
 };
 
+use crate::ServiceError;
+
 /// The components that a daemon needs: why one is not ready, or `None` where it is.
 type Components = BTreeMap<&'static str, Option<String>>;
 
@@ -142,7 +144,7 @@ impl Health for HealthService {
     async fn check(&self, request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
         let service = &request.get_ref().service;
         if !self.knows(service) {
-            return Err(Status::not_found(format!("this server has no service `{service}`")));
+            return Err(ServiceError::not_found("service", service).into());
         }
         Ok(Response::new(self.readiness.serving()))
     }

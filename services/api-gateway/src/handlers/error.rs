@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cloud_core::{CoreError, Kind, ports::BackendError};
-use cloud_service_kit::{ServiceError, error::Code};
+use cloud_service_kit::{ServiceError, context, error::Code};
 use tonic::Status;
 
 /// The status of an error. Internal ones are logged here with their causes, and say nothing of them to the caller.
@@ -51,6 +51,8 @@ pub(crate) fn service_error(error: CoreError) -> ServiceError {
 pub(crate) fn backend(error: BackendError) -> Status {
     let message = error.to_string();
     Status::from(match error {
+        // What was bounded by the caller's own deadline says nothing of the host.
+        BackendError::Unreachable(_) if hurried() => ServiceError::deadline_exceeded(message),
         BackendError::Unreachable(_) => ServiceError::unavailable("HOST_UNREACHABLE", message),
         BackendError::Stale(_) => {
             ServiceError::unavailable("HOST_RESTARTED", message).with_retry_after(Duration::from_secs(1))
@@ -63,6 +65,11 @@ pub(crate) fn backend(error: BackendError) -> Status {
             ServiceError::internal(message)
         }
     })
+}
+
+/// The request being served has no time left: less than what a timeout loses when it is written for the next call.
+fn hurried() -> bool {
+    context::current().and_then(|c| c.remaining()).is_some_and(|left| left <= Duration::from_millis(1))
 }
 
 fn short(text: &str) -> String {
