@@ -148,8 +148,9 @@ async fn verified(gateway: &GatewayProcess, hosts: usize) -> anyhow::Result<()> 
     until("every host to be verified", PATIENCE, || async {
         let text = rest.get("/metrics").await?.text();
         let up = metric(&text, "host_up{");
-        let looked = text.lines().filter(|l| l.starts_with("host_inventory_age_seconds{")).count();
-        let due = text.lines().find_map(|l| l.strip_prefix("work_queue_due ")).unwrap_or("?").to_owned();
+        let looked = text.lines().filter(|l| l.starts_with("host_inventory_timestamp_seconds{")).count();
+        let due = text.lines().find(|l| l.starts_with("work_queue_due{")).and_then(|l| l.split(' ').next_back());
+        let due = due.unwrap_or("?").to_owned();
         Ok(if up == hosts && looked == hosts && due == "0" {
             Ok(())
         } else {

@@ -7,9 +7,13 @@ use cloud_core::{
     model::{AgentRole, Timestamp},
     ports::{HeardAgent, StoreError},
 };
-use sqlx::{AnyConnection, Row, any::AnyRow};
 
-use super::{SqlStore, SqlTx, error::fault, error::from_sqlx};
+use super::{
+    SqlStore, SqlTx,
+    engine::{Connection, Row, statement},
+    error::fault,
+    error::from_database,
+};
 
 /// Of an agent that registers, in its own transaction: the others must not call its last run.
 pub(super) async fn register(tx: &mut SqlTx, agent: &HeardAgent) -> Result<(), StoreError> {
@@ -17,31 +21,31 @@ pub(super) async fn register(tx: &mut SqlTx, agent: &HeardAgent) -> Result<(), S
     let sql = "INSERT INTO agents (host_id, role, session, endpoint, version, seen_at, backend_error) VALUES ($1, $2, $3, $4, $5, $6, '') \
                ON CONFLICT (host_id, role) DO UPDATE SET session = excluded.session, endpoint = excluded.endpoint, \
                version = excluded.version, seen_at = excluded.seen_at, backend_error = ''";
-    let query = sqlx::query(sql)
+    let query = statement(sql)
         .bind(agent.host.to_string())
         .bind(agent.role.as_str())
         .bind(agent.session.to_string())
         .bind(agent.endpoint.clone())
         .bind(agent.version.clone())
         .bind(now.0);
-    query.execute(tx.connection()?).await.map_err(from_sqlx)?;
+    query.execute(tx.connection()?).await.map_err(from_database)?;
     Ok(())
 }
 
 /// Writes what was heard, and reads what all gateways heard.
 pub(super) async fn share(store: &SqlStore, heard: &[HeardAgent]) -> Result<Vec<HeardAgent>, StoreError> {
-    let mut connection = store.inner.writers.acquire().await.map_err(from_sqlx)?;
-    let now = store.inner.dialect.now(&mut connection).await.map_err(from_sqlx)?;
+    let mut connection = store.inner.writers.acquire().await.map_err(from_database)?;
+    let now = store.inner.dialect.now(&mut connection).await.map_err(from_database)?;
     if !heard.is_empty() {
         write(&mut connection, heard, now).await?;
     }
     let sql = "SELECT host_id, role, session, endpoint, version, seen_at, backend_error FROM agents";
-    let found = sqlx::query(sql).fetch_all(&mut *connection).await.map_err(from_sqlx)?;
+    let found = statement(sql).fetch_all(&mut connection).await.map_err(from_database)?;
     found.iter().map(|row| seen(row, now)).collect()
 }
 
 /// One statement for all. An agent that has registered anew since keeps its new session.
-async fn write(connection: &mut AnyConnection, heard: &[HeardAgent], now: Timestamp) -> Result<(), StoreError> {
+async fn write(connection: &mut Connection, heard: &[HeardAgent], now: Timestamp) -> Result<(), StoreError> {
     let list: Vec<_> = heard
         .iter()
         .map(|agent| {
@@ -54,13 +58,13 @@ async fn write(connection: &mut AnyConnection, heard: &[HeardAgent], now: Timest
     let sql = "UPDATE agents SET seen_at = GREATEST(agents.seen_at, CAST($1 AS BIGINT) - heard.age), backend_error = heard.backend_error \
                FROM json_to_recordset(CAST($2 AS JSON)) AS heard (host_id TEXT, role TEXT, session TEXT, age BIGINT, backend_error TEXT) \
                WHERE agents.host_id = heard.host_id AND agents.role = heard.role AND agents.session = heard.session";
-    let query = sqlx::query(sql).bind(now.0).bind(serde_json::Value::Array(list).to_string());
-    query.execute(connection).await.map_err(from_sqlx)?;
+    let query = statement(sql).bind(now.0).bind(serde_json::Value::Array(list).to_string());
+    query.execute(connection).await.map_err(from_database)?;
     Ok(())
 }
 
-fn seen(row: &AnyRow, now: Timestamp) -> Result<HeardAgent, StoreError> {
-    let text = |i: usize| row.try_get::<&str, _>(i).map_err(from_sqlx);
+fn seen(row: &Row, now: Timestamp) -> Result<HeardAgent, StoreError> {
+    let text = |i: usize| row.try_get::<&str>(i).map_err(from_database);
     let role = text(1)?;
     let role = AgentRole::ALL.into_iter().find(|r| r.as_str() == role);
     Ok(HeardAgent {
@@ -69,7 +73,7 @@ fn seen(row: &AnyRow, now: Timestamp) -> Result<HeardAgent, StoreError> {
         session: text(2)?.parse().map_err(fault)?,
         endpoint: text(3)?.to_owned(),
         version: text(4)?.to_owned(),
-        age: now.since(Timestamp(row.try_get(5).map_err(from_sqlx)?)),
+        age: now.since(Timestamp(row.try_get(5).map_err(from_database)?)),
         backend_error: text(6)?.to_owned(),
     })
 }

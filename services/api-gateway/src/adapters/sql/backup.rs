@@ -22,10 +22,13 @@ use cloud_core::{
     model::{Caller, NewEvent, Timestamp},
     ports::{Store, StoreError, Tx},
 };
-use sqlx::{Connection, Row, SqliteConnection, migrate::MigrateError};
+use sqlx::migrate::MigrateError;
 use tempfile::TempDir;
 
-use super::{OpenError, SqlStore};
+use super::{
+    OpenError, SqlStore,
+    engine::{DatabaseError, Pool, SqlitePool, statement},
+};
 use crate::handlers::Backups;
 
 /// Why a backup was not made or not taken.
@@ -55,7 +58,7 @@ pub enum BackupError {
     Open(#[source] OpenError),
     /// The database.
     #[error("the database failed")]
-    Database(#[from] sqlx::Error),
+    Database(#[from] DatabaseError),
     /// An event could not be written.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -177,7 +180,7 @@ impl Backups for SqlStore {
     async fn back_up(&self, caller: &Caller) -> Result<BackupFile, BackupError> {
         let copy = BackupFile::beside(self.file()?)?;
         let mut reader = self.inner.readers.acquire().await?;
-        sqlx::query("VACUUM INTO $1").bind(copy.path().display().to_string()).execute(&mut *reader).await?;
+        statement("VACUUM INTO $1").bind(copy.path().display().to_string()).execute_apart(&mut reader).await?;
         drop(reader);
         // Afterwards, and so not in the copy: a copy that failed is none.
         self.tell(caller, "database.backup", String::new()).await?;
@@ -223,7 +226,7 @@ impl SqlStore {
     async fn renew(&self, epoch: u64, caller: &Caller) -> Result<(), BackupError> {
         self.tell(caller, "database.restore", format!("the epoch is {epoch}")).await?;
         let sql = "UPDATE meta SET value = $1 WHERE name = 'epoch'";
-        sqlx::query(sql).bind(epoch.to_string()).execute(&self.inner.writers).await?;
+        statement(sql).bind(epoch.to_string()).execute(&mut self.inner.writers.acquire().await?).await?;
         Ok(())
     }
 }
@@ -243,17 +246,18 @@ fn unopened(error: OpenError) -> BackupError {
 /// Whether the file is a whole database of a gateway; its cloud's id.
 async fn check(backup: &Path) -> Result<String, BackupError> {
     let not_ours = |error: &dyn std::fmt::Display| BackupError::NotOurs(error.to_string());
-    let url = format!("sqlite://{}?mode=rw", backup.display());
-    let mut connection = SqliteConnection::connect(&url).await.map_err(|e| not_ours(&e))?;
+    let pool = Pool::Sqlite(SqlitePool::new(backup, 1));
     let whole = async {
-        let said: String = sqlx::query("PRAGMA integrity_check").fetch_one(&mut connection).await?.try_get(0)?;
+        let mut connection = pool.acquire().await?;
+        let said = statement("PRAGMA integrity_check").fetch_all_apart(&mut connection).await?;
+        let said: String = said.first().ok_or(DatabaseError::NoRow)?.try_get(0)?;
         if said != "ok" {
             return Ok(Err(said));
         }
         let sql = "SELECT value FROM meta WHERE name = 'cloud_id'";
-        Ok::<_, sqlx::Error>(Ok(sqlx::query(sql).fetch_one(&mut connection).await?.try_get::<String, _>(0)?))
+        Ok::<_, DatabaseError>(Ok(statement(sql).fetch_one(&mut connection).await?.try_get::<String>(0)?))
     };
     let found = whole.await;
-    connection.close().await?;
+    pool.close().await;
     found.map_err(|e| not_ours(&e))?.map_err(|said| not_ours(&said))
 }

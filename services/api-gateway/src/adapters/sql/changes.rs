@@ -17,9 +17,14 @@ use cloud_core::{
     model::{Event, Resource},
     ports::{Changed, Changes, StoreError},
 };
-use sqlx::{Any, AssertSqlSafe, Row, any::AnyRow, pool::PoolConnection};
 
-use super::{SqlStore, error::fault, error::from_sqlx, read, rows};
+use super::{
+    SqlStore,
+    engine::{Connection, Row, statement},
+    error::fault,
+    error::from_database,
+    read, rows,
+};
 
 /// Events that one transaction may write.
 pub(super) const EVENTS_PER_REVISION: usize = 1024;
@@ -29,14 +34,14 @@ pub(super) const fn event_revision(revision: i64) -> i64 {
     revision * 1024
 }
 
-async fn reader(store: &SqlStore) -> Result<PoolConnection<Any>, StoreError> {
-    store.inner.readers.acquire().await.map_err(from_sqlx)
+async fn reader(store: &SqlStore) -> Result<Connection, StoreError> {
+    store.inner.readers.acquire().await.map_err(from_database)
 }
 
-async fn watermark(store: &SqlStore, reader: &mut PoolConnection<Any>) -> Result<i64, StoreError> {
+async fn watermark(store: &SqlStore, reader: &mut Connection) -> Result<i64, StoreError> {
     match &store.inner.writer {
         Some(writer) => Ok(writer.committed()),
-        None => store.inner.dialect.watermark(reader).await.map_err(from_sqlx),
+        None => store.inner.dialect.watermark(reader).await.map_err(from_database),
     }
 }
 
@@ -54,10 +59,10 @@ pub(super) async fn rows<R: Resource>(store: &SqlStore, after: u64, limit: u32) 
         "SELECT body, revision, created_revision FROM {} WHERE revision > $1 AND revision <= $2 ORDER BY revision LIMIT $3",
         R::TABLE
     );
-    let revision = |row: &AnyRow| row.try_get(1).map_err(from_sqlx);
+    let revision = |row: &Row| row.try_get(1).map_err(from_database);
     let (found, upto) = read_up(store, &sql, i64::try_from(after).map_err(fault)?, limit, revision, |r| r).await?;
-    let changed = |row: &AnyRow| {
-        let created = unsigned(row.try_get(2).map_err(from_sqlx)?)?;
+    let changed = |row: &Row| {
+        let created = unsigned(row.try_get(2).map_err(from_database)?)?;
         Ok(Changed { row: rows::body(row)?, revision: unsigned(revision(row)?)?, created })
     };
     Ok(Changes { rows: found.iter().map(changed).collect::<Result<_, StoreError>>()?, upto: unsigned(upto)? })
@@ -65,10 +70,10 @@ pub(super) async fn rows<R: Resource>(store: &SqlStore, after: u64, limit: u32) 
 
 pub(super) async fn events(store: &SqlStore, after: u64, limit: u32) -> Result<Changes<Event>, StoreError> {
     let sql = format!("{} WHERE revision >= $1 AND revision < $2 ORDER BY revision LIMIT $3", read::EVENTS);
-    let revision = |row: &AnyRow| Ok(row.try_get::<i64, _>(0).map_err(from_sqlx)? / event_revision(1));
+    let revision = |row: &Row| Ok(row.try_get::<i64>(0).map_err(from_database)? / event_revision(1));
     let after = i64::try_from(after).map_err(fault)?;
     let (found, upto) = read_up(store, &sql, after, limit, revision, |r| event_revision(r + 1)).await?;
-    let changed = |row: &AnyRow| {
+    let changed = |row: &Row| {
         let revision = unsigned(revision(row)?)?;
         Ok(Changed { row: read::event(row)?, revision, created: revision })
     };
@@ -83,16 +88,16 @@ async fn read_up(
     sql: &str,
     after: i64,
     limit: u32,
-    revision: impl Fn(&AnyRow) -> Result<i64, StoreError>,
+    revision: impl Fn(&Row) -> Result<i64, StoreError>,
     bound: impl Fn(i64) -> i64,
-) -> Result<(Vec<AnyRow>, i64), StoreError> {
+) -> Result<(Vec<Row>, i64), StoreError> {
     let mut reader = reader(store).await?;
     let upto = watermark(store, &mut reader).await?;
     let mut limit = limit as usize;
     loop {
         let most = i64::try_from(limit + 1).map_err(fault)?;
-        let query = sqlx::query(AssertSqlSafe(sql)).bind(bound(after)).bind(bound(upto)).bind(most);
-        let mut found = query.fetch_all(&mut *reader).await.map_err(from_sqlx)?;
+        let query = statement(sql).bind(bound(after)).bind(bound(upto)).bind(most);
+        let mut found = query.fetch_all(&mut reader).await.map_err(from_database)?;
         let Some(cut) = found.get(limit).map(&revision).transpose()? else {
             return Ok((found, upto.max(after)));
         };

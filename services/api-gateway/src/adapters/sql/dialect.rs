@@ -3,7 +3,11 @@
 use std::time::Instant;
 
 use cloud_core::{filter::FieldKind, model::Timestamp};
-use sqlx::{AnyConnection, Row};
+
+use super::engine::{Connection, DatabaseError, Row, statement};
+
+/// PostgreSQL's clock, in microseconds since 1970.
+const POSTGRES_NOW: &str = "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)";
 
 /// Which engine.
 #[derive(Debug, Clone, Copy)]
@@ -31,6 +35,14 @@ impl Dialect {
         matches!(self, Self::Sqlite { .. })
     }
 
+    /// How a write transaction begins.
+    pub(super) const fn begin(self) -> &'static str {
+        match self {
+            Self::Sqlite { .. } => "BEGIN IMMEDIATE",
+            Self::Postgres => "BEGIN",
+        }
+    }
+
     /// How a read of several statements begins, to see one snapshot.
     pub(super) const fn begin_snapshot(self) -> &'static str {
         match self {
@@ -39,11 +51,11 @@ impl Dialect {
         }
     }
 
-    /// Appended to the selection of work to claim.
-    pub(super) const fn skip_locked(self) -> &'static str {
+    /// Appended to the selection of rows of `table` to claim.
+    pub(super) fn skip_locked(self, table: &str) -> String {
         match self {
-            Self::Sqlite { .. } => "",
-            Self::Postgres => " FOR UPDATE SKIP LOCKED",
+            Self::Sqlite { .. } => String::new(),
+            Self::Postgres => format!(" FOR UPDATE OF {table} SKIP LOCKED"),
         }
     }
 
@@ -104,28 +116,45 @@ impl Dialect {
         pattern
     }
 
+    /// The time that leases are measured by, where this process's clock is that.
+    pub(super) fn process_time(self) -> Option<Timestamp> {
+        match self {
+            Self::Sqlite { base, start } => Some(base.plus(start.elapsed())),
+            Self::Postgres => None,
+        }
+    }
+
+    /// The time that leases are measured by, as an expression: what [`Self::process_time`] says is bound to the place, else it is the database's.
+    pub(super) fn lease_time(self, place: &str) -> String {
+        match self {
+            Self::Sqlite { .. } => place.to_owned(),
+            Self::Postgres => format!("COALESCE(CAST({place} AS BIGINT), {POSTGRES_NOW})"),
+        }
+    }
+
     /// The time that leases are measured by.
-    pub(super) async fn now(self, connection: &mut AnyConnection) -> Result<Timestamp, sqlx::Error> {
+    pub(super) async fn now(self, connection: &mut Connection) -> Result<Timestamp, DatabaseError> {
         match self {
             Self::Sqlite { base, start } => Ok(base.plus(start.elapsed())),
             Self::Postgres => {
-                let sql = "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)";
-                Ok(Timestamp(sqlx::query(sql).fetch_one(connection).await?.try_get(0)?))
+                let sql = format!("SELECT {POSTGRES_NOW}");
+                Ok(Timestamp(statement(sql).fetch_one(connection).await?.try_get(0)?))
             }
         }
     }
 
-    /// The time that leases are measured by, and the revision of a transaction on PostgreSQL: its id.
-    pub(super) async fn stamp(self, connection: &mut AnyConnection) -> Result<(Timestamp, i64), sqlx::Error> {
-        let sql = "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT), \
-                   CAST(CAST(pg_current_xact_id() AS TEXT) AS BIGINT)";
-        let row = sqlx::query(sql).fetch_one(connection).await?;
+    /// How a write transaction of PostgreSQL begins; see [`Self::stamp`].
+    pub(super) const BEGIN_STAMPED: &'static str = "BEGIN; SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT), \
+         CAST(CAST(pg_current_xact_id() AS TEXT) AS BIGINT)";
+
+    /// What [`Self::BEGIN_STAMPED`] answered: the time that leases are measured by, and the transaction's revision, its id.
+    pub(super) fn stamp(row: &Row) -> Result<(Timestamp, i64), DatabaseError> {
         Ok((Timestamp(row.try_get(0)?), row.try_get(1)?))
     }
 
     /// The revision up to which PostgreSQL has nothing under way any more: whatever commits from now on has a later one.
-    pub(super) async fn watermark(self, connection: &mut AnyConnection) -> Result<i64, sqlx::Error> {
+    pub(super) async fn watermark(self, connection: &mut Connection) -> Result<i64, DatabaseError> {
         let sql = "SELECT CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS TEXT) AS BIGINT) - 1";
-        sqlx::query(sql).fetch_one(connection).await?.try_get(0)
+        statement(sql).fetch_one(connection).await?.try_get(0)
     }
 }

@@ -11,6 +11,7 @@ mod agents;
 mod backup;
 mod changes;
 mod dialect;
+mod engine;
 mod error;
 mod filter;
 mod identity;
@@ -27,6 +28,7 @@ mod work;
 mod writer;
 
 pub use backup::{BackupError, BackupFile, Restored};
+pub use engine::DatabaseError;
 pub use open::{OpenError, SqlStore};
 pub use tx::SqlTx;
 

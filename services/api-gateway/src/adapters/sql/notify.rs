@@ -5,12 +5,15 @@
 
 use std::{sync::Arc, time::Duration};
 
-use sqlx::{AnyPool, postgres::PgListener};
+use sqlx::postgres::PgListener;
 use tokio::{sync::Notify, time::sleep};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
-use super::open::Commits;
+use super::{
+    engine::{DatabaseError, Pool, statement},
+    open::Commits,
+};
 
 const CHANNEL: &str = "cloud_commits";
 /// At most one notification in this time.
@@ -26,7 +29,7 @@ pub(super) struct Notifications {
 }
 
 impl Notifications {
-    pub(super) fn start(url: String, pool: AnyPool, commits: Commits) -> Self {
+    pub(super) fn start(url: String, pool: Pool, commits: Commits) -> Self {
         let committed = Arc::new(Notify::new());
         let me = uuid::Uuid::new_v4().to_string();
         let tell = tokio::spawn(tell(pool, Arc::clone(&committed), me.clone()));
@@ -35,11 +38,15 @@ impl Notifications {
     }
 }
 
-async fn tell(pool: AnyPool, committed: Arc<Notify>, me: String) {
+async fn tell(pool: Pool, committed: Arc<Notify>, me: String) {
     loop {
         committed.notified().await;
-        let told = sqlx::query("SELECT CAST(pg_notify($1, $2) AS TEXT)").bind(CHANNEL).bind(me.clone());
-        if let Err(error) = told.execute(&pool).await {
+        let told = async {
+            let mut connection = pool.acquire().await?;
+            let told = statement("SELECT CAST(pg_notify($1, $2) AS TEXT)").bind(CHANNEL).bind(me.clone());
+            told.execute(&mut connection).await
+        };
+        if let Err(error) = told.await {
             debug!(%error, "other gateways could not be told of a commit");
         }
         sleep(COALESCE).await;
@@ -55,7 +62,7 @@ async fn hear(url: String, commits: Commits, me: String) {
     }
 }
 
-async fn listen(url: &str, commits: &Commits, me: &str) -> Result<(), sqlx::Error> {
+async fn listen(url: &str, commits: &Commits, me: &str) -> Result<(), DatabaseError> {
     let mut listener = PgListener::connect(url).await?;
     listener.listen(CHANNEL).await?;
     loop {

@@ -1,14 +1,27 @@
 //! Opening a database: the pools, the lock, the migrations, the cloud's identity.
 
-use std::{fs::File, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use cloud_core::ports::StoreError;
 use cloud_domain::CloudId;
-use sqlx::{Any, AnyPool, Executor, Transaction, any::AnyPoolOptions};
+use sqlx::{
+    postgres::PgPoolOptions,
+    sqlite::{SqliteConnectOptions, SqlitePoolOptions},
+};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::{
-    backup, dialect::Dialect, error::fault, error::from_sqlx, identity, notify::Notifications, quota, writer::Writer,
+    backup,
+    dialect::Dialect,
+    engine::{ACQUIRE, DatabaseError, Pool, SqlitePool, statement},
+    identity,
+    notify::Notifications,
+    quota,
+    writer::Writer,
 };
 
 /// Counts commits, for those who wait for one.
@@ -18,8 +31,6 @@ pub(super) type Commits = watch::Sender<u64>;
 const READERS: u32 = 8;
 /// Connections to a PostgreSQL database.
 const CONNECTIONS: u32 = 24;
-/// How long a call waits for a connection: a database that is away is said to be.
-const ACQUIRE: Duration = Duration::from_secs(3);
 
 /// Why a database was not opened.
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +61,7 @@ pub enum OpenError {
     },
     /// The database does not answer or is not ours.
     #[error("cannot open the database")]
-    Database(#[from] sqlx::Error),
+    Database(#[from] DatabaseError),
     /// The schema cannot be brought up to date.
     #[error("cannot migrate the database")]
     Migrate(#[from] sqlx::migrate::MigrateError),
@@ -63,9 +74,8 @@ impl OpenError {
     /// Whether the database did not answer, which may pass.
     pub(crate) fn is_away(&self) -> bool {
         match self {
-            Self::Database(error) | Self::Migrate(sqlx::migrate::MigrateError::Execute(error)) => {
-                super::error::is_away(error)
-            }
+            Self::Database(error) => super::error::is_away(error),
+            Self::Migrate(sqlx::migrate::MigrateError::Execute(error)) => super::error::is_server_away(error),
             _ => false,
         }
     }
@@ -73,8 +83,8 @@ impl OpenError {
 
 pub(super) struct Inner {
     pub(super) dialect: Dialect,
-    pub(super) readers: AnyPool,
-    pub(super) writers: AnyPool,
+    pub(super) readers: Pool,
+    pub(super) writers: Pool,
     /// SQLite's one writer.
     pub(super) writer: Option<Writer>,
     /// Connections of PostgreSQL that work which nobody waits for may hold at once.
@@ -113,34 +123,38 @@ impl SqlStore {
     /// # Errors
     /// See [`OpenError`].
     pub async fn open(url: &str) -> Result<Self, OpenError> {
-        sqlx::any::install_default_drivers();
         let dialect = Dialect::of(url).ok_or_else(|| OpenError::Url(url.to_owned()))?;
-        let (owned, url) = if dialect.is_sqlite() {
+        let (owned, writers, readers) = if dialect.is_sqlite() {
             let (lock, file) = own_file(url)?;
             backup::sweep(&file);
             backup::finish_restore(&file).map_err(|source| OpenError::Restore { path: file.clone(), source })?;
-            let url = format!("sqlite://{}?mode=rwc", file.display());
-            (Some((lock, file)), url)
+            migrate_sqlite(&file).await?;
+            let pool = |size| Pool::Sqlite(SqlitePool::new(&file, size));
+            let (writers, readers) = (pool(1), pool(READERS));
+            (Some((lock, file)), writers, readers)
         } else {
-            (None, url.to_owned())
+            // Connections stay: opening one costs more than keeping it.
+            let options = PgPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(ACQUIRE);
+            let pool = options.connect(url).await.map_err(DatabaseError::from)?;
+            sqlx::migrate!("./migrations").run(&pool).await?;
+            let pool = Pool::Postgres(pool);
+            (None, pool.clone(), pool)
         };
-        let writers = pool(dialect, if dialect.is_sqlite() { 1 } else { CONNECTIONS }).connect(&url).await?;
-        sqlx::migrate!("./migrations").run(&writers).await?;
         quota::fill(&writers, dialect).await?;
-        let readers = if dialect.is_sqlite() { pool(dialect, READERS).connect(&url).await? } else { writers.clone() };
         let (cloud, epoch, secret) = identity::ensure(&writers).await?;
         if dialect.is_sqlite() {
             // Nor is anything due later than now: the clock may have been set back since, and what failed may do now.
-            let now = dialect.now(&mut *writers.acquire().await?).await?;
+            let mut connection = writers.acquire().await?;
+            let now = dialect.now(&mut connection).await?;
             let sql = "UPDATE work SET lease_token = NULL, lease_until = NULL, due_at = CASE WHEN due_at > $1 THEN $1 ELSE due_at END";
-            sqlx::query(sql).bind(now.0).execute(&writers).await?;
+            statement(sql).bind(now.0).execute(&mut connection).await?;
         }
         let commits = watch::Sender::new(0);
         let (writer, notifications) = if dialect.is_sqlite() {
             let revision = identity::revision(&writers).await?;
             (Some(Writer::start(writers.clone(), revision)), None)
         } else {
-            (None, Some(Notifications::start(url, writers.clone(), commits.clone())))
+            (None, Some(Notifications::start(url.to_owned(), writers.clone(), commits.clone())))
         };
         let background = Arc::new(Semaphore::new(CONNECTIONS as usize / 2));
         let (lock, file) = owned.unzip();
@@ -171,8 +185,8 @@ impl SqlStore {
     ///
     /// # Errors
     /// What it said instead.
-    pub async fn ping(&self) -> Result<(), sqlx::Error> {
-        sqlx::query("SELECT 1").execute(&self.inner.readers).await.map(|_| ())
+    pub async fn ping(&self) -> Result<(), DatabaseError> {
+        statement("SELECT 1").fetch_one(&mut self.inner.readers.acquire().await?).await.map(|_| ())
     }
 
     /// Closes all connections, and lets go of the file: whoever still has the store can do nothing with it.
@@ -190,46 +204,13 @@ impl SqlStore {
     }
 }
 
-/// Begins a transaction, by this statement or the usual one. In a task that is not cancelled with the caller: of a transaction whose BEGIN was on
-/// its way when the caller went, sqlx knows nothing, and its connection would go back to the pool inside of it. What others wrote there would
-/// not be committed, and after a read-only one nobody could write.
-pub(super) async fn begin(
-    pool: &AnyPool,
-    statement: Option<&'static str>,
-) -> Result<Transaction<'static, Any>, StoreError> {
-    let pool = pool.clone();
-    let begun = tokio::spawn(async move {
-        match statement {
-            Some(statement) => pool.begin_with(statement).await,
-            None => pool.begin().await,
-        }
-    });
-    begun.await.map_err(fault)?.map_err(from_sqlx)
-}
-
-fn pool(dialect: Dialect, size: u32) -> AnyPoolOptions {
-    let options = AnyPoolOptions::new().max_connections(size).acquire_timeout(ACQUIRE);
-    if !dialect.is_sqlite() {
-        return options;
-    }
-    // Connections stay: opening one costs more than keeping it.
-    options.min_connections(size).idle_timeout(None).max_lifetime(None).test_before_acquire(false).after_connect(
-        |connection, _| {
-            Box::pin(async move {
-                // A commit is on the disk when it returns (synchronous=FULL), and readers do not wait for it (WAL).
-                for pragma in [
-                    "PRAGMA busy_timeout = 10000",
-                    "PRAGMA journal_mode = WAL",
-                    "PRAGMA synchronous = FULL",
-                    "PRAGMA foreign_keys = ON",
-                    "PRAGMA cache_size = -2000",
-                ] {
-                    connection.execute(pragma).await?;
-                }
-                Ok(())
-            })
-        },
-    )
+/// Brings the schema of a file up to date; makes the file where there is none.
+async fn migrate_sqlite(file: &Path) -> Result<(), OpenError> {
+    let options = SqliteConnectOptions::new().filename(file).create_if_missing(true).foreign_keys(true);
+    let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await.map_err(DatabaseError::from)?;
+    let done = sqlx::migrate!("./migrations").run(&pool).await;
+    pool.close().await;
+    Ok(done?)
 }
 
 fn own_file(url: &str) -> Result<(File, PathBuf), OpenError> {

@@ -6,33 +6,33 @@ use cloud_core::{
     ports::{Claim, StoreError},
 };
 use cloud_domain::ProjectId;
-use sqlx::{AnyConnection, AnyPool, AssertSqlSafe, Row};
 
 use super::{
     dialect::Dialect,
-    error::{fault, from_sqlx},
+    engine::{Connection, DatabaseError, Pool, Statement, statement},
+    error::{fault, from_database},
 };
 
 fn signed(amount: u64) -> Result<i64, StoreError> {
     i64::try_from(amount).map_err(fault)
 }
 
-pub(super) async fn open(connection: &mut AnyConnection, project: ProjectId, used: &Amounts) -> Result<(), StoreError> {
+pub(super) async fn open(connection: &mut Connection, project: ProjectId, used: &Amounts) -> Result<(), StoreError> {
     let mut sql = "INSERT INTO quotas (project_id".to_owned();
     used.keys().for_each(|of| sql += &format!(", {}_used", of.as_str()));
     sql += ") VALUES ($1";
     (0..used.len()).for_each(|i| sql += &format!(", ${}", i + 2));
     sql += ")";
-    let mut query = sqlx::query(AssertSqlSafe(sql)).bind(project.to_string());
+    let mut query = statement(sql).bind(project.to_string());
     for amount in used.values() {
         query = query.bind(signed(*amount)?);
     }
-    query.execute(connection).await.map_err(from_sqlx)?;
+    query.execute(connection).await.map_err(from_database)?;
     Ok(())
 }
 
 pub(super) async fn claim(
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     project: ProjectId,
     amounts: &Amounts,
     defaults: &Amounts,
@@ -54,9 +54,9 @@ pub(super) async fn claim(
         fits += &format!(" AND {name}_used <= COALESCE({name}_limit, ${}) - ${asked}", asked + 1);
     }
     let sql = format!("UPDATE quotas SET {} WHERE project_id = $1{fits}", set.join(", "));
-    let query = sqlx::query(AssertSqlSafe(sql)).bind(project.to_string());
-    let query = values.into_iter().fold(query, sqlx::query::Query::bind);
-    if query.execute(&mut *connection).await.map_err(from_sqlx)?.rows_affected() == 1 {
+    let query = statement(sql).bind(project.to_string());
+    let query = values.into_iter().fold(query, Statement::bind);
+    if query.execute(connection).await.map_err(from_database)? == 1 {
         return Ok(Claim::Held);
     }
     let Some(quota) = read(connection, project).await? else { return Ok(Claim::NoProject) };
@@ -72,7 +72,7 @@ pub(super) async fn claim(
 }
 
 pub(super) async fn release(
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     project: ProjectId,
     amounts: &Amounts,
 ) -> Result<(), StoreError> {
@@ -82,45 +82,45 @@ pub(super) async fn release(
     let names = amounts.keys().map(|of| of.as_str()).enumerate();
     let set: Vec<_> = names.map(|(i, name)| format!("{name}_used = {name}_used - ${}", i + 2)).collect();
     let sql = format!("UPDATE quotas SET {} WHERE project_id = $1", set.join(", "));
-    let mut query = sqlx::query(AssertSqlSafe(sql)).bind(project.to_string());
+    let mut query = statement(sql).bind(project.to_string());
     for amount in amounts.values() {
         query = query.bind(signed(*amount)?);
     }
-    query.execute(connection).await.map_err(from_sqlx)?;
+    query.execute(connection).await.map_err(from_database)?;
     Ok(())
 }
 
 pub(super) async fn set_limits(
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     project: ProjectId,
     limits: &Amounts,
 ) -> Result<bool, StoreError> {
     let names = limits.keys().map(|of| of.as_str()).enumerate();
     let set: Vec<_> = names.map(|(i, name)| format!("{name}_limit = ${}", i + 2)).collect();
     let sql = format!("UPDATE quotas SET {} WHERE project_id = $1", set.join(", "));
-    let mut query = sqlx::query(AssertSqlSafe(sql)).bind(project.to_string());
+    let mut query = statement(sql).bind(project.to_string());
     for limit in limits.values() {
         query = query.bind(signed(*limit)?);
     }
-    Ok(query.execute(connection).await.map_err(from_sqlx)?.rows_affected() == 1)
+    Ok(query.execute(connection).await.map_err(from_database)? == 1)
 }
 
-pub(super) async fn close(connection: &mut AnyConnection, project: ProjectId) -> Result<(), StoreError> {
+pub(super) async fn close(connection: &mut Connection, project: ProjectId) -> Result<(), StoreError> {
     let sql = "DELETE FROM quotas WHERE project_id = $1";
-    sqlx::query(sql).bind(project.to_string()).execute(connection).await.map_err(from_sqlx)?;
+    statement(sql).bind(project.to_string()).execute(connection).await.map_err(from_database)?;
     Ok(())
 }
 
-pub(super) async fn read(connection: &mut AnyConnection, project: ProjectId) -> Result<Option<Quota>, StoreError> {
+pub(super) async fn read(connection: &mut Connection, project: ProjectId) -> Result<Option<Quota>, StoreError> {
     let columns = Limited::ALL.map(|of| format!("{0}_used, {0}_limit", of.as_str())).join(", ");
     let sql = format!("SELECT {columns} FROM quotas WHERE project_id = $1");
-    let query = sqlx::query(AssertSqlSafe(sql)).bind(project.to_string());
-    let Some(row) = query.fetch_optional(connection).await.map_err(from_sqlx)? else { return Ok(None) };
+    let query = statement(sql).bind(project.to_string());
+    let Some(row) = query.fetch_optional(connection).await.map_err(from_database)? else { return Ok(None) };
     let (mut limits, mut used) = (Amounts::new(), Amounts::new());
     for (i, of) in Limited::ALL.into_iter().enumerate() {
-        let is: i64 = row.try_get(2 * i).map_err(from_sqlx)?;
+        let is: i64 = row.try_get(2 * i).map_err(from_database)?;
         used.insert(of, u64::try_from(is).map_err(fault)?);
-        if let Some(limit) = row.try_get::<Option<i64>, _>(2 * i + 1).map_err(from_sqlx)? {
+        if let Some(limit) = row.try_get::<Option<i64>>(2 * i + 1).map_err(from_database)? {
             limits.insert(of, u64::try_from(limit).map_err(fault)?);
         }
     }
@@ -131,12 +131,12 @@ pub(super) async fn read(connection: &mut AnyConnection, project: ProjectId) -> 
 const FILLED: &str = "quotas_filled";
 
 /// Fills the counters of a database that was there before it had any, once: what each row holds is said by `cloud_core::model`.
-pub(super) async fn fill(pool: &AnyPool, dialect: Dialect) -> Result<(), sqlx::Error> {
-    let mut tx = pool.begin().await?;
+pub(super) async fn fill(pool: &Pool, dialect: Dialect) -> Result<(), DatabaseError> {
+    let (mut tx, _) = pool.begin(dialect.begin()).await?;
     // Two gateways may start at once: the second one waits here for the first one's end.
     let sql = "INSERT INTO meta (name, value) VALUES ($1, '1') ON CONFLICT (name) DO NOTHING";
-    if sqlx::query(sql).bind(FILLED).execute(&mut *tx).await?.rows_affected() == 0 {
-        return tx.rollback().await;
+    if statement(sql).bind(FILLED).execute(&mut tx).await? == 0 {
+        return Ok(());
     }
     let sum = |table: &str, number: &'static str, and: &str| {
         let number = dialect.json_number(number);
@@ -156,6 +156,6 @@ pub(super) async fn fill(pool: &AnyPool, dialect: Dialect) -> Result<(), sqlx::E
         sum("volumes", "size", ""),
         count("vpcs"),
     );
-    sqlx::query(AssertSqlSafe(sql)).execute(&mut *tx).await?;
+    statement(sql).execute(&mut tx).await?;
     tx.commit().await
 }

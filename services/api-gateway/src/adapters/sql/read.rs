@@ -8,26 +8,36 @@ use cloud_core::{
     ports::{Audited, Changes, EventQuery, HeardAgent, Query, Store, StoreError, VpcSnapshot, WorkItem},
 };
 use cloud_domain::{CloudId, HostId, ProjectId, VpcId};
-use sqlx::{Any, AssertSqlSafe, Row, pool::PoolConnection};
 use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::{
-    SqlStore, SqlTx, agents, changes, error::fault, error::from_sqlx, filter, open, quota, requests, retention, rows,
-    rows::Values, truth, work,
+    SqlStore, SqlTx, agents, changes,
+    engine::{Connection, Row, statement},
+    error::fault,
+    error::from_database,
+    filter, quota, requests, retention, rows,
+    rows::Values,
+    truth, work,
 };
 
 /// Events, in the order that [`event`] reads.
 pub(super) const EVENTS: &str = "SELECT revision, id, at, project_id, kind, resource_id, resource_name, action, actor, source, outcome, message, request_id FROM events";
 
 impl SqlStore {
-    async fn reader(&self) -> Result<PoolConnection<Any>, StoreError> {
-        self.inner.readers.acquire().await.map_err(from_sqlx)
+    async fn reader(&self) -> Result<Connection, StoreError> {
+        self.inner.readers.acquire().await.map_err(from_database)
+    }
+
+    /// A reader that sees one snapshot.
+    pub(super) async fn snapshot(&self) -> Result<Connection, StoreError> {
+        let begun = self.inner.readers.begin(self.inner.dialect.begin_snapshot()).await;
+        Ok(begun.map_err(from_database)?.0)
     }
 }
 
-fn count(row: &sqlx::any::AnyRow, index: usize) -> Result<u64, StoreError> {
-    let number: i64 = row.try_get(index).map_err(from_sqlx)?;
+fn count(row: &Row, index: usize) -> Result<u64, StoreError> {
+    let number: i64 = row.try_get(index).map_err(from_database)?;
     u64::try_from(number).map_err(fault)
 }
 
@@ -62,15 +72,14 @@ impl Store for SqlStore {
     async fn count<R: Resource>(&self, column: &'static str, value: &str) -> Result<u64, StoreError> {
         let sql = format!("SELECT COUNT(*) FROM {} WHERE {column} = $1 AND deleted_at IS NULL", R::TABLE);
         let mut reader = self.reader().await?;
-        let row =
-            sqlx::query(AssertSqlSafe(sql)).bind(value.to_owned()).fetch_one(&mut *reader).await.map_err(from_sqlx)?;
+        let row = statement(sql).bind(value.to_owned()).fetch_one(&mut reader).await.map_err(from_database)?;
         count(&row, 0)
     }
 
     async fn vpc_snapshot(&self, vpc: VpcId) -> Result<Option<VpcSnapshot>, StoreError> {
-        let mut snapshot = open::begin(&self.inner.readers, Some(self.inner.dialect.begin_snapshot())).await?;
+        let mut snapshot = self.snapshot().await?;
         let sql = "SELECT body, generation FROM vpcs WHERE id = $1";
-        let row = sqlx::query(sql).bind(vpc.to_string()).fetch_optional(&mut *snapshot).await.map_err(from_sqlx)?;
+        let row = statement(sql).bind(vpc.to_string()).fetch_optional(&mut snapshot).await.map_err(from_database)?;
         let Some(row) = row else { return Ok(None) };
         let subnets = rows::list(self.inner.dialect, &mut snapshot, &Query::by("vpc_id", &vpc)).await?;
         let ports = rows::list(self.inner.dialect, &mut snapshot, &Query::by("vpc_id", &vpc)).await?;
@@ -80,7 +89,7 @@ impl Store for SqlStore {
     async fn capacity_used(&self, host: HostId) -> Result<(u64, u64), StoreError> {
         let mut reader = self.reader().await?;
         let sql = "SELECT vcpus_used, memory_used FROM hosts WHERE id = $1";
-        let row = sqlx::query(sql).bind(host.to_string()).fetch_one(&mut *reader).await.map_err(from_sqlx)?;
+        let row = statement(sql).bind(host.to_string()).fetch_one(&mut reader).await.map_err(from_database)?;
         Ok((count(&row, 0)?, count(&row, 1)?))
     }
 
@@ -122,9 +131,9 @@ impl Store for SqlStore {
         }
         sql += &filter::conditions(self.inner.dialect, &query.filter, &mut values);
         sql += &format!(" ORDER BY revision{direction} LIMIT {}", values.place(Value::Int(query.limit.into())));
-        let statement = values.0.into_iter().fold(sqlx::query(AssertSqlSafe(sql)), rows::bind);
+        let statement = values.0.into_iter().fold(statement(sql), rows::bind);
         let mut reader = self.reader().await?;
-        statement.fetch_all(&mut *reader).await.map_err(from_sqlx)?.iter().map(event).collect()
+        statement.fetch_all(&mut reader).await.map_err(from_database)?.iter().map(event).collect()
     }
 
     async fn revision(&self) -> Result<u64, StoreError> {
@@ -187,8 +196,8 @@ impl Store for SqlStore {
     async fn instances_by_status(&self) -> Result<Vec<(String, u64)>, StoreError> {
         let mut reader = self.reader().await?;
         let sql = "SELECT status, COUNT(*) FROM instances WHERE deleted_at IS NULL GROUP BY status";
-        let found = sqlx::query(sql).fetch_all(&mut *reader).await.map_err(from_sqlx)?;
-        found.iter().map(|r| Ok((r.try_get(0).map_err(from_sqlx)?, count(r, 1)?))).collect()
+        let found = statement(sql).fetch_all_apart(&mut reader).await.map_err(from_database)?;
+        found.iter().map(|r| Ok((r.try_get(0).map_err(from_database)?, count(r, 1)?))).collect()
     }
 
     fn identity(&self) -> (CloudId, u64) {
@@ -208,12 +217,12 @@ impl Store for SqlStore {
     }
 }
 
-pub(super) fn event(row: &sqlx::any::AnyRow) -> Result<Event, StoreError> {
-    let text = |i: usize| row.try_get::<String, _>(i).map_err(from_sqlx);
+pub(super) fn event(row: &Row) -> Result<Event, StoreError> {
+    let text = |i: usize| row.try_get::<String>(i).map_err(from_database);
     Ok(Event {
         revision: count(row, 0)?,
         id: text(1)?.parse().map_err(fault)?,
-        at: Timestamp(row.try_get(2).map_err(from_sqlx)?),
+        at: Timestamp(row.try_get(2).map_err(from_database)?),
         project: text(3)?.parse().map_err(fault)?,
         kind: text(4)?,
         resource: text(5)?,

@@ -5,33 +5,35 @@ use cloud_core::{
     ports::StoreError,
 };
 use cloud_domain::ProjectId;
-use sqlx::{AnyConnection, Row};
 
-use super::error::from_sqlx;
+use super::{
+    engine::{Connection, statement},
+    error::from_database,
+};
 
 pub(super) async fn get(
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     project: ProjectId,
     id: &str,
 ) -> Result<Option<DoneRequest>, StoreError> {
     let sql = "SELECT fingerprint, resource, expires_at FROM requests WHERE project_id = $1 AND id = $2";
-    let query = sqlx::query(sql).bind(project.to_string()).bind(id.to_owned());
-    let Some(row) = query.fetch_optional(connection).await.map_err(from_sqlx)? else { return Ok(None) };
+    let query = statement(sql).bind(project.to_string()).bind(id.to_owned());
+    let Some(row) = query.fetch_optional(connection).await.map_err(from_database)? else { return Ok(None) };
     Ok(Some(DoneRequest {
-        fingerprint: row.try_get(0).map_err(from_sqlx)?,
-        resource: row.try_get(1).map_err(from_sqlx)?,
-        expires_at: Timestamp(row.try_get(2).map_err(from_sqlx)?),
+        fingerprint: row.try_get(0).map_err(from_database)?,
+        resource: row.try_get(1).map_err(from_database)?,
+        expires_at: Timestamp(row.try_get(2).map_err(from_database)?),
     }))
 }
 
 /// Writes a call down. One that need not be remembered any more gives way; any other stays, and this one is Repeated. Where another
 /// transaction has just written the id, this waits for its end.
-pub(super) async fn record(connection: &mut AnyConnection, key: &RequestKey, resource: &str) -> Result<(), StoreError> {
+pub(super) async fn record(connection: &mut Connection, key: &RequestKey, resource: &str) -> Result<(), StoreError> {
     let sql = "INSERT INTO requests (project_id, id, method, fingerprint, resource, created_at, expires_at) \
                VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (project_id, id) DO UPDATE SET method = excluded.method, \
                fingerprint = excluded.fingerprint, resource = excluded.resource, created_at = excluded.created_at, \
                expires_at = excluded.expires_at WHERE requests.expires_at <= excluded.created_at";
-    let done = sqlx::query(sql)
+    let done = statement(sql)
         .bind(key.project.to_string())
         .bind(key.id.clone())
         .bind(key.method)
@@ -41,6 +43,6 @@ pub(super) async fn record(connection: &mut AnyConnection, key: &RequestKey, res
         .bind(key.expires_at.0)
         .execute(connection)
         .await
-        .map_err(from_sqlx)?;
-    if done.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Repeated) }
+        .map_err(from_database)?;
+    if done == 1 { Ok(()) } else { Err(StoreError::Repeated) }
 }

@@ -5,12 +5,12 @@ use cloud_core::{
     model::{Resource, Value},
     ports::{Key, Query, StoreError},
 };
-use sqlx::{Any, AnyConnection, AssertSqlSafe, Row, any::AnyArguments, query::Query as Statement};
 use uuid::Uuid;
 
 use super::{
     dialect::Dialect,
-    error::{fault, from_sqlx},
+    engine::{Connection, Row, Statement, statement},
+    error::{fault, from_database},
     filter,
 };
 
@@ -26,9 +26,7 @@ impl Values {
     }
 }
 
-pub(super) type Bound<'q> = Statement<'q, Any, AnyArguments>;
-
-pub(super) fn bind<'q>(statement: Bound<'q>, value: Value) -> Bound<'q> {
+pub(super) fn bind(statement: Statement<'_>, value: Value) -> Statement<'_> {
     match value {
         Value::Text(text) => statement.bind(text),
         Value::Int(number) => statement.bind(number),
@@ -36,26 +34,25 @@ pub(super) fn bind<'q>(statement: Bound<'q>, value: Value) -> Bound<'q> {
     }
 }
 
-pub(super) fn body<R: Resource>(row: &sqlx::any::AnyRow) -> Result<R, StoreError> {
-    let text: &str = row.try_get(0).map_err(from_sqlx)?;
+pub(super) fn body<R: Resource>(row: &Row) -> Result<R, StoreError> {
+    let text: &str = row.try_get(0).map_err(from_database)?;
     serde_json::from_str(text).map_err(fault)
 }
 
-pub(super) async fn get<R: Resource>(connection: &mut AnyConnection, id: Uuid) -> Result<Option<R>, StoreError> {
+pub(super) async fn get<R: Resource>(connection: &mut Connection, id: Uuid) -> Result<Option<R>, StoreError> {
     let sql = format!("SELECT body FROM {} WHERE id = $1", R::TABLE);
-    let row =
-        sqlx::query(AssertSqlSafe(sql)).bind(id.to_string()).fetch_optional(connection).await.map_err(from_sqlx)?;
+    let row = statement(sql).bind(id.to_string()).fetch_optional(connection).await.map_err(from_database)?;
     row.as_ref().map(body).transpose()
 }
 
 pub(super) async fn list<R: Resource>(
     dialect: Dialect,
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     query: &Query,
 ) -> Result<Vec<R>, StoreError> {
     let (sql, values) = select(dialect, R::TABLE, query);
-    let statement = values.into_iter().fold(sqlx::query(AssertSqlSafe(sql)), bind);
-    let rows = statement.fetch_all(connection).await.map_err(from_sqlx)?;
+    let statement = values.into_iter().fold(statement(sql), bind);
+    let rows = statement.fetch_all(connection).await.map_err(from_database)?;
     rows.iter().map(body).collect()
 }
 
@@ -106,11 +103,7 @@ pub(super) fn select(dialect: Dialect, table: &str, query: &Query) -> (String, V
     (format!("SELECT body FROM ({}) AS both_halves{end}", halves.join(" UNION ALL ")), values.0)
 }
 
-pub(super) async fn insert<R: Resource>(
-    connection: &mut AnyConnection,
-    row: &R,
-    revision: i64,
-) -> Result<(), StoreError> {
+pub(super) async fn insert<R: Resource>(connection: &mut Connection, row: &R, revision: i64) -> Result<(), StoreError> {
     let mut sql = format!(
         "INSERT INTO {} (id, project_id, name, version, created_at, updated_at, deleted_at, body, revision, created_revision",
         R::TABLE
@@ -120,7 +113,7 @@ pub(super) async fn insert<R: Resource>(
     (0..R::COLUMNS.len()).for_each(|i| sql += &format!(", ${}", i + 10));
     sql += ")";
     let meta = row.meta();
-    let statement = sqlx::query(AssertSqlSafe(sql))
+    let statement = statement(sql)
         .bind(meta.id.to_string())
         .bind(meta.project.to_string())
         .bind(meta.name.clone())
@@ -130,16 +123,12 @@ pub(super) async fn insert<R: Resource>(
         .bind(meta.deleted_at.map(|t| t.0))
         .bind(serde_json::to_string(row).map_err(fault)?)
         .bind(revision);
-    row.columns().into_iter().fold(statement, bind).execute(connection).await.map_err(from_sqlx)?;
+    row.columns().into_iter().fold(statement, bind).execute(connection).await.map_err(from_database)?;
     Ok(())
 }
 
 /// Writes the row at its version, which has been raised already, over the one before.
-pub(super) async fn update<R: Resource>(
-    connection: &mut AnyConnection,
-    row: &R,
-    revision: i64,
-) -> Result<(), StoreError> {
+pub(super) async fn update<R: Resource>(connection: &mut Connection, row: &R, revision: i64) -> Result<(), StoreError> {
     let mut sql = format!(
         "UPDATE {} SET name = $1, version = $2, updated_at = $3, deleted_at = $4, body = $5, revision = $8",
         R::TABLE
@@ -147,7 +136,7 @@ pub(super) async fn update<R: Resource>(
     R::COLUMNS.iter().enumerate().for_each(|(i, c)| sql += &format!(", {c} = ${}", i + 9));
     sql += " WHERE id = $6 AND version = $7";
     let meta = row.meta();
-    let statement = sqlx::query(AssertSqlSafe(sql))
+    let statement = statement(sql)
         .bind(meta.name.clone())
         .bind(version(meta.version)?)
         .bind(meta.updated_at.0)
@@ -156,8 +145,8 @@ pub(super) async fn update<R: Resource>(
         .bind(meta.id.to_string())
         .bind(version(meta.version)? - 1)
         .bind(revision);
-    let done = row.columns().into_iter().fold(statement, bind).execute(connection).await.map_err(from_sqlx)?;
-    if done.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Stale) }
+    let done = row.columns().into_iter().fold(statement, bind).execute(connection).await.map_err(from_database)?;
+    if done == 1 { Ok(()) } else { Err(StoreError::Stale) }
 }
 
 fn version(number: u64) -> Result<i64, StoreError> {

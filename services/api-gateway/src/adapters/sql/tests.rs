@@ -4,17 +4,16 @@ use cloud_core::{
     ports::Query,
 };
 use cloud_domain::ProjectId;
-use sqlx::{AssertSqlSafe, Row};
 
-use super::{SqlStore, rows};
+use super::{SqlStore, engine::statement, rows};
 
 /// What SQLite means to do for a query.
 async fn plan<R: Resource>(store: &SqlStore, query: &Query) -> String {
     let (sql, values) = rows::select(store.inner.dialect, R::TABLE, query);
     let sql = format!("EXPLAIN QUERY PLAN {sql}");
-    let statement = values.into_iter().fold(sqlx::query(AssertSqlSafe(sql)), rows::bind);
-    let steps = statement.fetch_all(&store.inner.readers).await.unwrap();
-    steps.iter().map(|step| step.get::<String, _>("detail")).collect::<Vec<_>>().join("\n")
+    let statement = values.into_iter().fold(statement(sql), rows::bind);
+    let steps = statement.fetch_all(&mut store.inner.readers.acquire().await.unwrap()).await.unwrap();
+    steps.iter().map(|step| step.try_get::<String>(3).unwrap()).collect::<Vec<_>>().join("\n")
 }
 
 fn query<R: Resource>(filter: &str, order: &str) -> Query {

@@ -6,50 +6,51 @@ use cloud_core::{
     ports::{Audited, StoreError},
 };
 use cloud_domain::{HostId, VpcId};
-use futures::TryStreamExt as _;
-use sqlx::{AnyConnection, AssertSqlSafe, Row};
 use uuid::Uuid;
 
-use super::{SqlStore, SqlTx, error::fault, error::from_sqlx, rows};
+use super::{
+    SqlStore, SqlTx,
+    engine::{Connection, Row, statement},
+    error::fault,
+    error::from_database,
+    rows,
+};
 
 /// Ids looked for in one statement.
 const IDS: usize = 200;
+/// Rows of one page of an audit.
+const PAGE: usize = 500;
 
 pub(super) async fn vpc_generations(store: &SqlStore, host: HostId) -> Result<Vec<(VpcId, u64)>, StoreError> {
     let sql = "SELECT id, generation FROM vpcs WHERE deleted_at IS NULL \
                AND id IN (SELECT vpc_id FROM ports WHERE host_id = $1 AND deleted_at IS NULL)";
-    let mut reader = store.inner.readers.acquire().await.map_err(from_sqlx)?;
-    let found = sqlx::query(sql).bind(host.to_string()).fetch_all(&mut *reader).await.map_err(from_sqlx)?;
-    let row = |row: &sqlx::any::AnyRow| {
-        let id: &str = row.try_get(0).map_err(from_sqlx)?;
+    let mut reader = store.inner.readers.acquire().await.map_err(from_database)?;
+    let found = statement(sql).bind(host.to_string()).fetch_all(&mut reader).await.map_err(from_database)?;
+    let row = |row: &Row| {
+        let id: &str = row.try_get(0).map_err(from_database)?;
         Ok((id.parse().map_err(fault)?, number(row, 1)?))
     };
     found.iter().map(row).collect()
 }
 
 /// Enters a deletion, in the transaction that marks the row.
-pub(super) async fn bury(
-    connection: &mut AnyConnection,
-    kind: Kind,
-    id: Uuid,
-    at: Timestamp,
-) -> Result<(), StoreError> {
+pub(super) async fn bury(connection: &mut Connection, kind: Kind, id: Uuid, at: Timestamp) -> Result<(), StoreError> {
     let sql = "INSERT INTO tombstones (kind, id, deleted_at) VALUES ($1, $2, $3) ON CONFLICT (kind, id) DO NOTHING";
-    let query = sqlx::query(sql).bind(kind.as_str()).bind(id.to_string()).bind(at.0);
-    query.execute(connection).await.map_err(from_sqlx)?;
+    let query = statement(sql).bind(kind.as_str()).bind(id.to_string()).bind(at.0);
+    query.execute(connection).await.map_err(from_database)?;
     Ok(())
 }
 
 pub(super) async fn tombstones(store: &SqlStore, kind: Kind, ids: &[Uuid]) -> Result<Vec<Uuid>, StoreError> {
     let mut found = Vec::new();
-    let mut reader = store.inner.readers.acquire().await.map_err(from_sqlx)?;
+    let mut reader = store.inner.readers.acquire().await.map_err(from_database)?;
     for some in ids.chunks(IDS) {
         let places: Vec<String> = (0..some.len()).map(|i| format!("${}", i + 2)).collect();
         let sql = format!("SELECT id FROM tombstones WHERE kind = $1 AND id IN ({})", places.join(", "));
-        let query = sqlx::query(AssertSqlSafe(sql)).bind(kind.as_str());
+        let query = statement(sql).bind(kind.as_str());
         let query = some.iter().fold(query, |query, id| query.bind(id.to_string()));
-        for row in query.fetch_all(&mut *reader).await.map_err(from_sqlx)? {
-            found.push(row.try_get::<&str, _>(0).map_err(from_sqlx)?.parse().map_err(fault)?);
+        for row in query.fetch_all(&mut reader).await.map_err(from_database)? {
+            found.push(row.try_get::<&str>(0).map_err(from_database)?.parse().map_err(fault)?);
         }
     }
     Ok(found)
@@ -59,17 +60,17 @@ pub(super) async fn purge(store: &SqlStore, before: Timestamp) -> Result<u64, St
     let mut tx = SqlTx::begin(store, true).await?;
     let mut purged = 0;
     for sql in ["DELETE FROM tombstones WHERE deleted_at < $1", "DELETE FROM orphans WHERE deleted_at < $1"] {
-        let done = sqlx::query(sql).bind(before.0).execute(tx.connection()?).await.map_err(from_sqlx)?;
-        purged += done.rows_affected();
+        let done = statement(sql).bind(before.0).execute(tx.connection()?).await.map_err(from_database)?;
+        purged += done;
     }
     tx.commit_quietly().await?;
     Ok(purged)
 }
 
 pub(super) async fn audit(store: &SqlStore, mut see: impl FnMut(Audited) + Send) -> Result<(), StoreError> {
-    let mut snapshot = store.inner.readers.begin_with(store.inner.dialect.begin_snapshot()).await.map_err(from_sqlx)?;
+    let mut snapshot = store.snapshot().await?;
     let sql = "SELECT body, vcpus_used, memory_used FROM hosts WHERE deleted_at IS NULL";
-    for row in sqlx::query(sql).fetch_all(&mut *snapshot).await.map_err(from_sqlx)? {
+    for row in statement(sql).fetch_all(&mut snapshot).await.map_err(from_database)? {
         see(Audited::Host(Box::new(rows::body::<Host>(&row)?), number(&row, 1)?, number(&row, 2)?));
     }
     each(&mut snapshot, |row: Subnet| see(Audited::Subnet(Box::new(row)))).await?;
@@ -78,39 +79,49 @@ pub(super) async fn audit(store: &SqlStore, mut see: impl FnMut(Audited) + Send)
     each(&mut snapshot, |row: Volume| see(Audited::Volume(Box::new(row)))).await
 }
 
-/// Every live row of a kind, one at a time.
-async fn each<R: Resource>(connection: &mut AnyConnection, mut see: impl FnMut(R) + Send) -> Result<(), StoreError> {
-    let sql = format!("SELECT body FROM {} WHERE deleted_at IS NULL", R::TABLE);
-    let mut found = sqlx::query(AssertSqlSafe(sql)).fetch(connection);
-    while let Some(row) = found.try_next().await.map_err(from_sqlx)? {
-        see(rows::body(&row)?);
+/// Every live row of a kind, a page at a time.
+async fn each<R: Resource>(connection: &mut Connection, mut see: impl FnMut(R) + Send) -> Result<(), StoreError> {
+    let sql = format!("SELECT body FROM {} WHERE deleted_at IS NULL AND id > $1 ORDER BY id LIMIT {PAGE}", R::TABLE);
+    let mut last = String::new();
+    loop {
+        let found = statement(sql.as_str()).bind(last).fetch_all_apart(connection).await.map_err(from_database)?;
+        let mut at = None;
+        for row in &found {
+            let row: R = rows::body(row)?;
+            at = Some(row.meta().id.to_string());
+            see(row);
+        }
+        match at {
+            Some(at) if found.len() == PAGE => last = at,
+            _ => return Ok(()),
+        }
+        tokio::task::yield_now().await;
     }
-    Ok(())
 }
 
 /// The counters of a host, which stay what they are until the transaction ends: the write makes every other writer of them wait.
-pub(super) async fn lock_capacity_used(connection: &mut AnyConnection, host: HostId) -> Result<(u64, u64), StoreError> {
+pub(super) async fn lock_capacity_used(connection: &mut Connection, host: HostId) -> Result<(u64, u64), StoreError> {
     let sql = "UPDATE hosts SET vcpus_used = vcpus_used WHERE id = $1 RETURNING vcpus_used, memory_used";
-    let row = sqlx::query(sql).bind(host.to_string()).fetch_optional(connection).await.map_err(from_sqlx)?;
+    let row = statement(sql).bind(host.to_string()).fetch_optional(connection).await.map_err(from_database)?;
     let row = row.ok_or(StoreError::Stale)?;
     Ok((number(&row, 0)?, number(&row, 1)?))
 }
 
 pub(super) async fn set_capacity_used(
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     host: HostId,
     (vcpus, memory): (u64, u64),
 ) -> Result<(), StoreError> {
     let (vcpus, memory) = (i64::try_from(vcpus).map_err(fault)?, i64::try_from(memory).map_err(fault)?);
     let sql = "UPDATE hosts SET vcpus_used = $1, memory_used = $2, \
                fill = CASE WHEN memory_total > 0 THEN ($2 * 1000) / memory_total ELSE 0 END WHERE id = $3";
-    let query = sqlx::query(sql).bind(vcpus).bind(memory).bind(host.to_string());
-    query.execute(connection).await.map_err(from_sqlx)?;
+    let query = statement(sql).bind(vcpus).bind(memory).bind(host.to_string());
+    query.execute(connection).await.map_err(from_database)?;
     Ok(())
 }
 
 /// A counter that is wrong may be below zero: then it is as wrong as any other.
-fn number(row: &sqlx::any::AnyRow, index: usize) -> Result<u64, StoreError> {
-    let number: i64 = row.try_get(index).map_err(from_sqlx)?;
+fn number(row: &Row, index: usize) -> Result<u64, StoreError> {
+    let number: i64 = row.try_get(index).map_err(from_database)?;
     Ok(u64::try_from(number).unwrap_or(u64::MAX))
 }

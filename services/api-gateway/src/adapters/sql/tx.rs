@@ -9,16 +9,17 @@ use cloud_core::{
 use cloud_domain::{Cidr, HostId, ProjectId, SubnetId, Vni, VpcId};
 use cloud_service_kit::context::current_trace;
 use rand::seq::SliceRandom;
-use sqlx::{Any, AnyConnection, Row, Transaction};
 use tokio::sync::OwnedSemaphorePermit;
 use uuid::Uuid;
 
 use super::{
     SqlStore, agents,
     changes::{EVENTS_PER_REVISION, event_revision},
+    dialect::Dialect,
+    engine::{Connection, DatabaseError, statement},
     error::fault,
-    error::from_sqlx,
-    open, quota, requests, retention, rows, truth,
+    error::from_database,
+    quota, requests, retention, rows, truth,
     writer::Loan,
 };
 
@@ -43,7 +44,7 @@ enum Inner {
     /// SQLite's one connection, for a while.
     Lent(Loan),
     /// A connection of its own; a place of background work is given back with its end.
-    Own(Transaction<'static, Any>, Option<OwnedSemaphorePermit>),
+    Own(Connection, Option<OwnedSemaphorePermit>),
 }
 
 impl SqlTx {
@@ -52,14 +53,16 @@ impl SqlTx {
         let (inner, (now, revision)) = match &store.inner.writer {
             Some(writer) => {
                 let mut loan = writer.begin(background).await?;
-                let now = dialect.now(loan.connection()?).await.map_err(from_sqlx)?;
+                let now = dialect.now(loan.connection()?).await.map_err(from_database)?;
                 let revision = loan.revision;
                 (Inner::Lent(loan), (now, revision))
             }
             None => {
                 let place = if background { Some(store.background().await?) } else { None };
-                let mut tx = open::begin(&store.inner.writers, None).await?;
-                let stamp = dialect.stamp(&mut tx).await.map_err(from_sqlx)?;
+                let begun = store.inner.writers.begin(Dialect::BEGIN_STAMPED).await;
+                let (tx, stamp) = begun.map_err(from_database)?;
+                let stamp = Dialect::stamp(&stamp.ok_or(DatabaseError::NoRow).map_err(from_database)?);
+                let stamp = stamp.map_err(from_database)?;
                 (Inner::Own(tx, place), stamp)
             }
         };
@@ -67,7 +70,7 @@ impl SqlTx {
     }
 
     /// The connection, for statements of this transaction.
-    pub(super) fn connection(&mut self) -> Result<&mut AnyConnection, StoreError> {
+    pub(super) fn connection(&mut self) -> Result<&mut Connection, StoreError> {
         match &mut self.inner {
             Inner::Lent(loan) => loan.connection(),
             Inner::Own(tx, _) => Ok(tx),
@@ -84,7 +87,7 @@ impl SqlTx {
         self.write_events().await?;
         match self.inner {
             Inner::Lent(loan) => loan.commit().await?,
-            Inner::Own(tx, _place) => tx.commit().await.map_err(from_sqlx)?,
+            Inner::Own(tx, _place) => tx.commit().await.map_err(from_database)?,
         }
         if let Some(key) = self.recorded {
             key.set_recorded();
@@ -94,14 +97,14 @@ impl SqlTx {
 
     async fn next(&mut self, counter: &'static str, by: i64) -> Result<i64, StoreError> {
         let sql = "UPDATE counters SET value = value + $1 WHERE name = $2 RETURNING value";
-        let row = sqlx::query(sql).bind(by).bind(counter).fetch_one(self.connection()?).await.map_err(from_sqlx)?;
-        row.try_get(0).map_err(from_sqlx)
+        let row = statement(sql).bind(by).bind(counter).fetch_one(self.connection()?).await.map_err(from_database)?;
+        row.try_get(0).map_err(from_database)
     }
 
     async fn is_free(&mut self, subnet: SubnetId, ip: Ipv4Addr) -> Result<bool, StoreError> {
         let sql = "SELECT 1 FROM ports WHERE subnet_id = $1 AND ip = $2 AND deleted_at IS NULL";
-        let query = sqlx::query(sql).bind(subnet.to_string()).bind(i64::from(u32::from(ip)));
-        Ok(query.fetch_optional(self.connection()?).await.map_err(from_sqlx)?.is_none())
+        let query = statement(sql).bind(subnet.to_string()).bind(i64::from(u32::from(ip)));
+        Ok(query.fetch_optional(self.connection()?).await.map_err(from_database)?.is_none())
     }
 
     /// The lowest address that follows a taken one and is not taken itself.
@@ -114,9 +117,9 @@ impl SqlTx {
         }
         let sql = "SELECT MIN(p.ip) + 1 FROM ports p WHERE p.subnet_id = $1 AND p.deleted_at IS NULL AND p.ip < $2 \
                    AND NOT EXISTS (SELECT 1 FROM ports q WHERE q.subnet_id = p.subnet_id AND q.deleted_at IS NULL AND q.ip = p.ip + 1)";
-        let query = sqlx::query(sql).bind(subnet.to_string()).bind(i64::from(u32::from(last)));
-        let row = query.fetch_one(self.connection()?).await.map_err(from_sqlx)?;
-        let found: Option<i64> = row.try_get(0).map_err(from_sqlx)?;
+        let query = statement(sql).bind(subnet.to_string()).bind(i64::from(u32::from(last)));
+        let row = query.fetch_one(self.connection()?).await.map_err(from_database)?;
+        let found: Option<i64> = row.try_get(0).map_err(from_database)?;
         found.map(|ip| u32::try_from(ip).map(Ipv4Addr::from).map_err(fault)).transpose()
     }
 
@@ -137,7 +140,7 @@ impl SqlTx {
         for (revision, event) in (event_revision(self.revision)..).zip(events) {
             let sql = "INSERT INTO events (revision, id, at, project_id, kind, resource_id, resource_name, action, actor, source, outcome, \
                        message, request_id) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
-            sqlx::query(sql)
+            statement(sql)
                 .bind(revision)
                 .bind(Uuid::new_v4().to_string())
                 .bind(now)
@@ -153,7 +156,7 @@ impl SqlTx {
                 .bind(event.request_id)
                 .execute(self.connection()?)
                 .await
-                .map_err(from_sqlx)?;
+                .map_err(from_database)?;
         }
         Ok(())
     }
@@ -196,11 +199,11 @@ impl Tx for SqlTx {
     async fn hosts_with_room(&mut self, vcpus: u32, memory_mib: u32, limit: u32) -> Result<Vec<HostId>, StoreError> {
         let sql = "SELECT id FROM hosts WHERE deleted_at IS NULL AND vcpus_used + $1 <= vcpus_total AND memory_used + $2 <= memory_total \
                    ORDER BY fill, id LIMIT $3";
-        let query = sqlx::query(sql).bind(i64::from(vcpus)).bind(i64::from(memory_mib)).bind(i64::from(limit));
-        let found = query.fetch_all(self.connection()?).await.map_err(from_sqlx)?;
+        let query = statement(sql).bind(i64::from(vcpus)).bind(i64::from(memory_mib)).bind(i64::from(limit));
+        let found = query.fetch_all(self.connection()?).await.map_err(from_database)?;
         let mut hosts = found
             .iter()
-            .map(|r| r.try_get::<&str, _>(0).map_err(from_sqlx)?.parse().map_err(fault))
+            .map(|r| r.try_get::<&str>(0).map_err(from_database)?.parse().map_err(fault))
             .collect::<Result<Vec<HostId>, _>>()?;
         if !self.store.is_exclusive() {
             // Launches at once would all wait for the row of the same host.
@@ -213,8 +216,8 @@ impl Tx for SqlTx {
         let sql = "UPDATE hosts SET vcpus_used = vcpus_used + $1, memory_used = memory_used + $2, \
                    fill = ((memory_used + $2) * 1000) / memory_total \
                    WHERE id = $3 AND vcpus_used + $1 <= vcpus_total AND memory_used + $2 <= memory_total";
-        let query = sqlx::query(sql).bind(i64::from(vcpus)).bind(i64::from(memory_mib)).bind(host.to_string());
-        Ok(query.execute(self.connection()?).await.map_err(from_sqlx)?.rows_affected() == 1)
+        let query = statement(sql).bind(i64::from(vcpus)).bind(i64::from(memory_mib)).bind(host.to_string());
+        Ok(query.execute(self.connection()?).await.map_err(from_database)? == 1)
     }
 
     async fn lock_capacity_used(&mut self, host: HostId) -> Result<(u64, u64), StoreError> {
@@ -228,8 +231,8 @@ impl Tx for SqlTx {
     async fn release_capacity(&mut self, host: HostId, vcpus: u32, memory_mib: u32) -> Result<(), StoreError> {
         let sql = "UPDATE hosts SET vcpus_used = vcpus_used - $1, memory_used = memory_used - $2, \
                    fill = CASE WHEN memory_total > 0 THEN ((memory_used - $2) * 1000) / memory_total ELSE 0 END WHERE id = $3";
-        let query = sqlx::query(sql).bind(i64::from(vcpus)).bind(i64::from(memory_mib)).bind(host.to_string());
-        query.execute(self.connection()?).await.map_err(from_sqlx)?;
+        let query = statement(sql).bind(i64::from(vcpus)).bind(i64::from(memory_mib)).bind(host.to_string());
+        query.execute(self.connection()?).await.map_err(from_database)?;
         Ok(())
     }
 
@@ -262,13 +265,13 @@ impl Tx for SqlTx {
         let (vcpus, memory) = (i64::try_from(vcpus).map_err(fault)?, i64::try_from(memory_mib).map_err(fault)?);
         let sql = "UPDATE hosts SET vcpus_total = $1, memory_total = $2, \
                    fill = CASE WHEN $2 > 0 THEN (memory_used * 1000) / $2 ELSE 0 END WHERE id = $3";
-        sqlx::query(sql)
+        statement(sql)
             .bind(vcpus)
             .bind(memory)
             .bind(host.to_string())
             .execute(self.connection()?)
             .await
-            .map_err(from_sqlx)?;
+            .map_err(from_database)?;
         Ok(())
     }
 
@@ -276,8 +279,8 @@ impl Tx for SqlTx {
         for _ in 0..TRIES.min(cidr.guest_count()) {
             let sql = "UPDATE subnets SET cursor = cursor + 1 WHERE id = $1 RETURNING cursor";
             let row =
-                sqlx::query(sql).bind(subnet.to_string()).fetch_one(self.connection()?).await.map_err(from_sqlx)?;
-            let cursor: i64 = row.try_get(0).map_err(from_sqlx)?;
+                statement(sql).bind(subnet.to_string()).fetch_one(self.connection()?).await.map_err(from_database)?;
+            let cursor: i64 = row.try_get(0).map_err(from_database)?;
             let index = u32::try_from((cursor - 1).rem_euclid(cidr.guest_count().into())).map_err(fault)?;
             if let Some(ip) = cidr.guest(index)
                 && self.is_free(subnet, ip).await?
@@ -295,8 +298,8 @@ impl Tx for SqlTx {
 
     async fn bump_generation(&mut self, vpc: VpcId) -> Result<(), StoreError> {
         let sql = "UPDATE vpcs SET generation = generation + 1 WHERE id = $1 AND deleted_at IS NULL";
-        let done = sqlx::query(sql).bind(vpc.to_string()).execute(self.connection()?).await.map_err(from_sqlx)?;
-        if done.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Stale) }
+        let done = statement(sql).bind(vpc.to_string()).execute(self.connection()?).await.map_err(from_database)?;
+        if done == 1 { Ok(()) } else { Err(StoreError::Stale) }
     }
 
     async fn register_agent(&mut self, agent: &HeardAgent) -> Result<(), StoreError> {
@@ -310,8 +313,8 @@ impl Tx for SqlTx {
         let sql = "INSERT INTO work (kind, id, due_at, trace) VALUES ($1, $2, $3, $4) \
                    ON CONFLICT (kind, id) DO UPDATE SET due_at = excluded.due_at, sequence = work.sequence + 1, attempts = 0, \
                    trace = CASE WHEN excluded.trace IS NULL AND work.due_at IS NOT NULL THEN work.trace ELSE excluded.trace END";
-        let query = sqlx::query(sql).bind(kind.as_str()).bind(id.to_string()).bind(now.0).bind(trace);
-        query.execute(self.connection()?).await.map_err(from_sqlx)?;
+        let query = statement(sql).bind(kind.as_str()).bind(id.to_string()).bind(now.0).bind(trace);
+        query.execute(self.connection()?).await.map_err(from_database)?;
         Ok(())
     }
 
@@ -321,16 +324,16 @@ impl Tx for SqlTx {
         let sql = "INSERT INTO work (kind, id, due_at) VALUES ($1, $2, $3) ON CONFLICT (kind, id) DO UPDATE SET sequence = work.sequence + 1, \
                    due_at = CASE WHEN work.due_at IS NULL OR (work.last_error IS NULL AND work.due_at > excluded.due_at) \
                    THEN excluded.due_at ELSE work.due_at END";
-        let query = sqlx::query(sql).bind(kind.as_str()).bind(id.to_string()).bind(now.0);
-        query.execute(self.connection()?).await.map_err(from_sqlx)?;
+        let query = statement(sql).bind(kind.as_str()).bind(id.to_string()).bind(now.0);
+        query.execute(self.connection()?).await.map_err(from_database)?;
         Ok(())
     }
 
     async fn guard(&mut self, item: &WorkItem) -> Result<(), StoreError> {
         // The write makes a concurrent takeover of the lease wait for this transaction, or this one for it.
         let sql = "UPDATE work SET sequence = sequence WHERE kind = $1 AND id = $2 AND lease_token = $3";
-        let query = sqlx::query(sql).bind(item.kind.as_str()).bind(item.id.to_string()).bind(item.lease.to_string());
-        let held = query.execute(self.connection()?).await.map_err(from_sqlx)?.rows_affected() == 1;
+        let query = statement(sql).bind(item.kind.as_str()).bind(item.id.to_string()).bind(item.lease.to_string());
+        let held = query.execute(self.connection()?).await.map_err(from_database)? == 1;
         if held { Ok(()) } else { Err(StoreError::Stale) }
     }
 

@@ -14,13 +14,15 @@
 use std::time::{Duration, Instant};
 
 use cloud_core::ports::StoreError;
-use sqlx::{Any, AnyConnection, AnyPool, Executor, pool::PoolConnection};
 use tokio::{
     sync::{Mutex, mpsc, oneshot, watch},
     task::JoinHandle,
 };
 
-use super::error::from_sqlx;
+use super::{
+    engine::{Connection, DatabaseError, Pool, statement},
+    error::from_database,
+};
 
 /// Transactions that wait, at most, in each queue; more wait to be queued.
 const QUEUE: usize = 1024;
@@ -46,7 +48,7 @@ pub(super) struct Writer {
 /// The writer's connection, for one transaction.
 #[derive(Debug)]
 pub(super) struct Loan {
-    connection: Option<PoolConnection<Any>>,
+    connection: Option<Connection>,
     back: Option<oneshot::Sender<Returned>>,
     /// The transaction's revision.
     pub(super) revision: i64,
@@ -54,7 +56,7 @@ pub(super) struct Loan {
 
 #[derive(Debug)]
 struct Returned {
-    connection: PoolConnection<Any>,
+    connection: Connection,
     /// Who waits for the commit; none: roll back.
     commit: Option<oneshot::Sender<Result<(), StoreError>>>,
 }
@@ -65,7 +67,7 @@ fn closed() -> StoreError {
 
 impl Writer {
     /// Writes through `pool`, which has one connection. `committed` is the last revision in the database.
-    pub(super) fn start(pool: AnyPool, committed: i64) -> Self {
+    pub(super) fn start(pool: Pool, committed: i64) -> Self {
         let (callers, callers_queue) = mpsc::channel(QUEUE);
         let (background, background_queue) = mpsc::channel(QUEUE);
         let (done, committed_now) = watch::channel(committed);
@@ -100,8 +102,8 @@ impl Writer {
 }
 
 impl Loan {
-    pub(super) fn connection(&mut self) -> Result<&mut AnyConnection, StoreError> {
-        self.connection.as_deref_mut().ok_or_else(closed)
+    pub(super) fn connection(&mut self) -> Result<&mut Connection, StoreError> {
+        self.connection.as_mut().ok_or_else(closed)
     }
 
     /// Makes it durable.
@@ -156,7 +158,7 @@ impl Queue {
     }
 }
 
-async fn run(pool: AnyPool, mut queue: Queue, committed: watch::Sender<i64>, mut stopped: watch::Receiver<bool>) {
+async fn run(pool: Pool, mut queue: Queue, committed: watch::Sender<i64>, mut stopped: watch::Receiver<bool>) {
     loop {
         let first = tokio::select! {
             turn = queue.next() => turn,
@@ -181,21 +183,16 @@ async fn run(pool: AnyPool, mut queue: Queue, committed: watch::Sender<i64>, mut
 
 /// One real transaction: lends the connection in turn, then commits. Answers with the last revision used.
 async fn group(
-    pool: &AnyPool,
+    pool: &Pool,
     queue: &mut Queue,
     first: Turn,
     revision: i64,
     commits: &mut Vec<oneshot::Sender<Result<(), StoreError>>>,
-) -> Result<i64, sqlx::Error> {
-    let begun = async {
-        let mut connection = pool.acquire().await?;
-        connection.execute("BEGIN IMMEDIATE").await?;
-        Ok(connection)
-    };
-    let mut connection = match begun.await {
-        Ok(connection) => connection,
+) -> Result<i64, DatabaseError> {
+    let mut connection = match pool.begin("BEGIN IMMEDIATE").await {
+        Ok((connection, _)) => connection,
         Err(error) => {
-            let _ = first.send(Err(from_sqlx(error)));
+            let _ = first.send(Err(from_database(error)));
             return Ok(revision);
         }
     };
@@ -212,28 +209,27 @@ async fn group(
         }
     }
     if commits.is_empty() {
-        connection.execute("ROLLBACK").await?;
         return Ok(revision);
     }
     let sql = "UPDATE counters SET value = $1 WHERE name = 'revision'";
-    sqlx::query(sql).bind(last).execute(&mut *connection).await?;
-    connection.execute("COMMIT").await?;
+    statement(sql).bind(last).execute(&mut connection).await?;
+    connection.commit().await?;
     Ok(last)
 }
 
 /// One borrower's part of the group. Where this fails the whole group has: the connection is closed with its transaction.
-async fn lend(mut connection: PoolConnection<Any>, turn: Turn, revision: i64) -> Result<Returned, sqlx::Error> {
-    connection.execute("SAVEPOINT one").await?;
+async fn lend(mut connection: Connection, turn: Turn, revision: i64) -> Result<Returned, DatabaseError> {
+    connection.batch("SAVEPOINT one")?;
     let (back, returned) = oneshot::channel();
     let loan = Loan { connection: Some(connection), back: Some(back), revision };
     if let Err(refused) = turn.send(Ok(loan)) {
         // Nobody waits any more; dropping the loan brings the connection back.
         drop(refused);
     }
-    let mut lent = returned.await.map_err(|_| sqlx::Error::WorkerCrashed)?;
+    let mut lent = returned.await.map_err(|_| DatabaseError::Closed)?;
     if lent.commit.is_none() {
-        lent.connection.execute("ROLLBACK TO one").await?;
+        lent.connection.batch("ROLLBACK TO one")?;
     }
-    lent.connection.execute("RELEASE one").await?;
+    lent.connection.batch("RELEASE one")?;
     Ok(lent)
 }
