@@ -7,10 +7,10 @@ use cloud_api_gateway::{config::Config, gateway};
 use cloud_service_kit::{config, error, shutdown, telemetry};
 use rustix::fs::Mode;
 
-/// Worker threads: requests are short, and the database is one writer.
-const THREADS: std::ops::RangeInclusive<usize> = 2..=4;
-/// Threads for files and for qemu-img's pipes.
-const BLOCKING_THREADS: usize = 16;
+/// Worker threads. More than processors on a small machine: statements of SQLite run in them.
+const THREADS: std::ops::RangeInclusive<usize> = 4..=8;
+/// Threads for files, for qemu-img's pipes, and for SQLite's commits, which must not wait for the others.
+const BLOCKING_THREADS: usize = 64;
 
 fn main() -> ExitCode {
     let threads = std::thread::available_parallelism().map_or(*THREADS.start(), Into::into);

@@ -10,6 +10,7 @@
 mod agents;
 mod backup;
 mod changes;
+mod checkpoint;
 mod dialect;
 mod engine;
 mod error;

@@ -13,6 +13,7 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqlitePoolOptions},
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     backup,
@@ -87,6 +88,8 @@ pub(super) struct Inner {
     pub(super) writers: Pool,
     /// SQLite's one writer.
     pub(super) writer: Option<Writer>,
+    /// What copies its log, and its connection.
+    checkpoint: Option<(Pool, AbortOnDropHandle<()>)>,
     /// Connections of PostgreSQL that work which nobody waits for may hold at once.
     background: Arc<Semaphore>,
     pub(super) commits: Commits,
@@ -124,21 +127,21 @@ impl SqlStore {
     /// See [`OpenError`].
     pub async fn open(url: &str) -> Result<Self, OpenError> {
         let dialect = Dialect::of(url).ok_or_else(|| OpenError::Url(url.to_owned()))?;
-        let (owned, writers, readers) = if dialect.is_sqlite() {
+        let (owned, writers, readers, log) = if dialect.is_sqlite() {
             let (lock, file) = own_file(url)?;
             backup::sweep(&file);
             backup::finish_restore(&file).map_err(|source| OpenError::Restore { path: file.clone(), source })?;
             migrate_sqlite(&file).await?;
             let pool = |size| Pool::Sqlite(SqlitePool::new(&file, size));
-            let (writers, readers) = (pool(1), pool(READERS));
-            (Some((lock, file)), writers, readers)
+            let (writers, readers, log) = (pool(1), pool(READERS), pool(1));
+            (Some((lock, file)), writers, readers, Some(log))
         } else {
             // Connections stay: opening one costs more than keeping it.
             let options = PgPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(ACQUIRE);
             let pool = options.connect(url).await.map_err(DatabaseError::from)?;
             sqlx::migrate!("./migrations").run(&pool).await?;
             let pool = Pool::Postgres(pool);
-            (None, pool.clone(), pool)
+            (None, pool.clone(), pool, None)
         };
         quota::fill(&writers, dialect).await?;
         let (cloud, epoch, secret) = identity::ensure(&writers).await?;
@@ -156,6 +159,10 @@ impl SqlStore {
         } else {
             (None, Some(Notifications::start(url.to_owned(), writers.clone(), commits.clone())))
         };
+        let checkpoint = log.zip(writer.as_ref()).map(|(log, writer): (Pool, &Writer)| {
+            let task = writer.copy_log(log.clone());
+            (log, task)
+        });
         let background = Arc::new(Semaphore::new(CONNECTIONS as usize / 2));
         let (lock, file) = owned.unzip();
         let inner = Inner {
@@ -163,6 +170,7 @@ impl SqlStore {
             readers,
             writers,
             writer,
+            checkpoint,
             background,
             commits,
             notifications,
@@ -193,6 +201,9 @@ impl SqlStore {
     pub async fn close(&self) {
         if let Some(writer) = &self.inner.writer {
             writer.close().await;
+        }
+        if let Some((log, _)) = &self.inner.checkpoint {
+            log.close().await;
         }
         self.inner.readers.close().await;
         self.inner.writers.close().await;

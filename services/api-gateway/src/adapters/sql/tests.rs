@@ -1,7 +1,7 @@
 use cloud_core::{
     filter::{Filter, Order},
     model::{Image, Instance, Resource, Volume, Vpc},
-    ports::Query,
+    ports::{Query, Store as _, Tx as _},
 };
 use cloud_domain::ProjectId;
 
@@ -61,4 +61,41 @@ async fn pages_are_read_by_an_index() {
     let both = Query { or_column: Some(("public", 1)), ..query::<Image>("", "") };
     let both = plan::<Image>(&store, &both).await;
     assert!(both.contains("images_page") && both.contains("images_public_page"), "{both}");
+}
+
+async fn write(store: &SqlStore, times: usize) {
+    for _ in 0..times {
+        let mut tx = store.begin().await.unwrap();
+        tx.next_vni().await.unwrap();
+        tx.commit().await.unwrap();
+    }
+}
+
+/// How many pages the log has.
+async fn log(store: &SqlStore) -> i64 {
+    let mut connection = store.inner.readers.acquire().await.unwrap();
+    let row = statement("PRAGMA wal_checkpoint(PASSIVE)").fetch_one(&mut connection).await.unwrap();
+    row.try_get(1).unwrap()
+}
+
+#[tokio::test]
+async fn the_log_is_copied_beside_the_commits_and_begins_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("c.db");
+    let store = SqlStore::open(&format!("sqlite:{}", file.display())).await.unwrap();
+    let copied = || std::fs::metadata(&file).unwrap().modified().unwrap();
+    let (at_first, begun) = (copied(), std::time::Instant::now());
+    while copied() == at_first {
+        assert!(begun.elapsed() < std::time::Duration::from_secs(20), "nothing was copied");
+        write(&store, 20).await;
+    }
+    write(&store, 200).await;
+    let before = log(&store).await;
+    super::checkpoint::finish(&store.inner.writers).await.unwrap();
+    write(&store, 1).await;
+    let after = log(&store).await;
+    assert!(after < before && before > 20, "{before} pages, then {after}");
+    store.close().await;
+    let left = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+    assert!(!left.into_iter().any(|name| name.ends_with("-wal")), "closing leaves no log");
 }

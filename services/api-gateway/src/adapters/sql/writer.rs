@@ -11,23 +11,34 @@
 //!
 //! A loan always comes back: dropping it returns the connection, with the order to roll back.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use cloud_core::ports::StoreError;
 use tokio::{
     sync::{Mutex, mpsc, oneshot, watch},
     task::JoinHandle,
 };
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{
+    checkpoint,
     engine::{Connection, DatabaseError, Pool, statement},
     error::from_database,
 };
 
 /// Transactions that wait, at most, in each queue; more wait to be queued.
 const QUEUE: usize = 1024;
-/// Transactions that share one flush at most, and for how long others may join: the first one waits for all of them.
-const GROUP: (usize, Duration) = (64, Duration::from_millis(4));
+/// Transactions that share one flush at most.
+const GROUP: usize = 64;
+/// For how long others may join, at least and at most: the first one waits for all of them. Between these it is as long as the last flush took,
+/// so that nobody waits much longer for others than for the disk.
+const JOIN: (Duration, Duration) = (Duration::from_micros(250), Duration::from_millis(4));
 /// Callers served before one piece of background work is.
 const CALLERS_FIRST: usize = 8;
 
@@ -41,6 +52,8 @@ pub(super) struct Writer {
     background: mpsc::Sender<Turn>,
     /// The last revision that is committed.
     committed: watch::Receiver<i64>,
+    /// The log is large: see [`checkpoint`].
+    large: Arc<AtomicBool>,
     task: Mutex<Option<JoinHandle<()>>>,
     stop: watch::Sender<bool>,
 }
@@ -73,8 +86,9 @@ impl Writer {
         let (done, committed_now) = watch::channel(committed);
         let (stop, stopped) = watch::channel(false);
         let queue = Queue { callers: callers_queue, background: background_queue, streak: 0 };
-        let task = tokio::spawn(run(pool, queue, done, stopped));
-        Self { callers, background, committed: committed_now, task: Mutex::new(Some(task)), stop }
+        let large = Arc::new(AtomicBool::new(false));
+        let task = tokio::spawn(run(pool, queue, done, Arc::clone(&large), stopped));
+        Self { callers, background, committed: committed_now, large, task: Mutex::new(Some(task)), stop }
     }
 
     /// Waits for a turn.
@@ -88,6 +102,11 @@ impl Writer {
     /// The last revision that is committed.
     pub(super) fn committed(&self) -> i64 {
         *self.committed.borrow()
+    }
+
+    /// Copies the log through connections of `pool` until it is dropped.
+    pub(super) fn copy_log(&self, pool: Pool) -> AbortOnDropHandle<()> {
+        checkpoint::start(pool, self.committed.clone(), Arc::clone(&self.large))
     }
 
     /// Ends when the transactions under way have.
@@ -158,17 +177,30 @@ impl Queue {
     }
 }
 
-async fn run(pool: Pool, mut queue: Queue, committed: watch::Sender<i64>, mut stopped: watch::Receiver<bool>) {
+async fn run(
+    pool: Pool,
+    mut queue: Queue,
+    committed: watch::Sender<i64>,
+    large: Arc<AtomicBool>,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let mut join = JOIN.0;
     loop {
         let first = tokio::select! {
             turn = queue.next() => turn,
             _ = stopped.wait_for(|stop| *stop) => None,
         };
         let Some(first) = first else { return };
+        if large.swap(false, Ordering::Relaxed)
+            && let Err(error) = checkpoint::finish(&pool).await
+        {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the database's log goes on growing");
+        }
         let mut commits = Vec::new();
         let revision = *committed.borrow();
-        match group(&pool, &mut queue, first, revision, &mut commits).await {
-            Ok(last) => {
+        match group(&pool, &mut queue, first, join, revision, &mut commits).await {
+            Ok((last, flush)) => {
+                join = flush.clamp(JOIN.0, JOIN.1);
                 committed.send_replace(last);
                 commits.into_iter().for_each(|commit| drop(commit.send(Ok(()))));
             }
@@ -181,19 +213,20 @@ async fn run(pool: Pool, mut queue: Queue, committed: watch::Sender<i64>, mut st
     }
 }
 
-/// One real transaction: lends the connection in turn, then commits. Answers with the last revision used.
+/// One real transaction: lends the connection in turn, then commits. Answers with the last revision used, and how long the commit took.
 async fn group(
     pool: &Pool,
     queue: &mut Queue,
     first: Turn,
+    join: Duration,
     revision: i64,
     commits: &mut Vec<oneshot::Sender<Result<(), StoreError>>>,
-) -> Result<i64, DatabaseError> {
+) -> Result<(i64, Duration), DatabaseError> {
     let mut connection = match pool.begin("BEGIN IMMEDIATE").await {
         Ok((connection, _)) => connection,
         Err(error) => {
             let _ = first.send(Err(from_database(error)));
-            return Ok(revision);
+            return Ok((revision, Duration::ZERO));
         }
     };
     let (mut last, since) = (revision, Instant::now());
@@ -204,17 +237,18 @@ async fn group(
         let lent = lend(connection, turn, last).await?;
         connection = lent.connection;
         commits.extend(lent.commit);
-        if commits.len() < GROUP.0 && since.elapsed() < GROUP.1 {
+        if commits.len() < GROUP && since.elapsed() < join {
             next = queue.waiting();
         }
     }
     if commits.is_empty() {
-        return Ok(revision);
+        return Ok((revision, Duration::ZERO));
     }
     let sql = "UPDATE counters SET value = $1 WHERE name = 'revision'";
     statement(sql).bind(last).execute(&mut connection).await?;
+    let flushing = Instant::now();
     connection.commit().await?;
-    Ok(last)
+    Ok((last, flushing.elapsed()))
 }
 
 /// One borrower's part of the group. Where this fails the whole group has: the connection is closed with its transaction.

@@ -122,6 +122,14 @@ impl Connection {
             Self::Postgres(_) => Err(DatabaseError::Closed),
         }
     }
+
+    /// As [`Self::batch`], of what takes its time.
+    pub(super) async fn batch_apart(&mut self, statements: &'static str) -> Result<(), DatabaseError> {
+        match self {
+            Self::Sqlite(lent) => lent.apart(|connection| connection.execute_batch(statements)).await,
+            Self::Postgres(_) => Err(DatabaseError::Closed),
+        }
+    }
 }
 
 /// A connection to PostgreSQL. What is left open of a transaction is rolled back when it is dropped.

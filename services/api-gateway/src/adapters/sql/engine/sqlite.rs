@@ -12,9 +12,10 @@ use super::{ACQUIRE, Bound, DatabaseError, Row, Statement};
 
 /// Statements that a connection keeps prepared.
 const PREPARED: usize = 256;
-/// A commit is on the disk when it returns (synchronous=FULL), and readers do not wait for it (WAL).
+/// A commit is on the disk when it returns (synchronous=FULL), and readers do not wait for it (WAL). It does not copy the log into the file on its
+/// way, which takes several flushes: see [`super::super::checkpoint`].
 const PRAGMAS: &str = "PRAGMA busy_timeout = 10000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
-                       PRAGMA foreign_keys = ON; PRAGMA cache_size = -2000;";
+                       PRAGMA foreign_keys = ON; PRAGMA cache_size = -2000; PRAGMA wal_autocheckpoint = 0;";
 
 /// Connections to one file. Cheap to clone.
 #[derive(Debug, Clone)]
