@@ -16,6 +16,7 @@ mod filter;
 mod identity;
 mod notify;
 mod open;
+mod placement;
 mod quota;
 mod read;
 mod requests;
