@@ -3,6 +3,7 @@
 mod changes;
 mod identity;
 mod lists;
+pub mod places;
 mod requests;
 mod retention;
 mod watch;

@@ -181,6 +181,9 @@ pub struct Host {
     /// Why, where there is more to say than who said so.
     #[serde(default)]
     pub mode_reason: String,
+    /// Since when.
+    #[serde(default)]
+    pub mode_since: Timestamp,
     /// What of it may be promised.
     #[serde(default)]
     pub limits: HostLimits,

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{Context, Failure, Outcome, event, volume::same};
 use crate::{
-    model::{AgentRole, Host, HostMode, Instance},
+    model::{Host, HostMode, Instance, Timestamp},
     ports::{BackendError, Query, Store, Tx, WorkItem, WorkKind},
     services::{declare_dead, wake_all},
 };
@@ -32,23 +32,20 @@ pub(super) async fn reconcile<S: Store>(context: &Context<S>, item: &WorkItem) -
     }
 }
 
-/// Whether every agent answers and has said in its present run what it has.
+/// Whether every agent answers, and has said since then what it has.
 fn is_back<S: Store>(context: &Context<S>, row: &Host) -> bool {
-    let inventories = context.registry.inventories();
-    let said = |role| {
-        let agent = context.registry.agent(row.id(), role);
-        agent.is_some_and(|agent| inventories.is_taken(row.id(), role, agent.session))
-    };
-    context.registry.is_up(row.id()) && AgentRole::ALL.into_iter().all(said)
+    let said = context.registry.inventories().at(row.id());
+    context.registry.is_up(row.id()) && said.is_some_and(|at| at > row.mode_since)
 }
 
 async fn back<S: Store>(context: &Context<S>, item: &WorkItem, read: &Host) -> Result<Outcome, Failure> {
     let mut tx = context.begin(item).await?;
+    wake_all(&mut tx, read).await?;
     let mut row = same(&mut tx, read).await?;
     row.mode = HostMode::Cordoned;
+    row.mode_since = Timestamp::now();
     row.mode_reason = format!("it was {} and is back: look at it, then uncordon it", row.mode_reason);
     tx.update(&mut row).await?;
-    wake_all(&mut tx, &row).await?;
     tx.event(event(&row, "host.return", &row.mode_reason)).await?;
     tx.commit().await?;
     context.registry.learn(&row);
@@ -67,6 +64,7 @@ async fn drained<S: Store>(context: &Context<S>, item: &WorkItem, read: &Host) -
         return Ok(Outcome::Again(LOOK));
     }
     row.mode = HostMode::Cordoned;
+    row.mode_since = Timestamp::now();
     row.mode_reason = "drained: it holds no instance any more".to_owned();
     tx.update(&mut row).await?;
     tx.event(event(&row, "host.drained", "")).await?;
@@ -98,6 +96,7 @@ async fn fence<S: Store>(context: &Context<S>, item: &WorkItem, read: &Host) -> 
     };
     let said = if said.is_empty() { said } else { format!(": {said}") };
     let mut tx = context.begin(item).await?;
+    wake_all(&mut tx, read).await?;
     let mut row = same(&mut tx, read).await?;
     declare_dead(&mut tx, &mut row, format!("declared dead: the fence command confirmed that its power is off{said}"))
         .await?;

@@ -157,6 +157,7 @@ impl<S: Store> HostService<S> {
             boot_id: String::new(),
             mode: HostMode::default(),
             mode_reason: String::new(),
+            mode_since: Timestamp::now(),
             limits: HostLimits::default(),
         });
         let agent = Agent {
@@ -168,7 +169,7 @@ impl<S: Store> HostService<S> {
         host.agents.insert(input.role, agent);
         host.boot_id.clone_from(&input.boot_id);
         host.meta.name.clone_from(&input.host_name);
-        let offered = input.capacity.clone();
+        let load = input.capacity.load;
         host.capacity.take(input.role, input.capacity);
         if is_new {
             super::lookup::insert(&mut tx, &host).await?;
@@ -195,7 +196,9 @@ impl<S: Store> HostService<S> {
         self.registry.registered(input.host, &input.host_name, input.role, reference, &input.version);
         tx.commit().await?;
         self.registry.learn(&host);
-        self.registry.loaded(input.host, offered.load);
+        if input.role == AgentRole::Compute {
+            self.registry.loaded(input.host, load);
+        }
         // What may have happened on the host while the agent was away is found by taking its inventory. One that only tells a gateway about
         // itself again that was started anew has been asked already.
         let inventories = self.registry.inventories();
@@ -231,13 +234,12 @@ impl<S: Store> HostService<S> {
         }
         let mut tx = self.store.begin().await?;
         let Some(mut host) = tx.get::<Host>(*input.host.as_uuid()).await? else { return Ok(true) };
-        let offered = input.capacity.clone();
         host.capacity.take(input.role, input.capacity);
         tx.update(&mut host).await?;
         self.set_capacity(&mut tx, &host).await?;
         tx.commit().await?;
         // Not before: what could not be written is written at the next sign of life.
-        self.registry.offers(input.host, input.role, &offered);
+        self.registry.learn(&host);
         Ok(false)
     }
 

@@ -1,6 +1,6 @@
 //! Instances: the calls on them.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use cloud_domain::{Incarnation, InstanceStatus, ProjectId};
 use tokio::time::{Instant, timeout_at};
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     CoreError,
-    model::{Caller, Desired, Host, HostMode, Instance, InstanceType, Timestamp},
+    model::{Caller, Desired, Host, HostMode, Instance, InstanceType, Placed, Timestamp},
     ports::{Query, Store, Tx, WorkKind},
 };
 
@@ -37,6 +37,14 @@ impl<S: Store> InstanceService<S> {
     pub async fn launch(&self, caller: &Caller, request: Launch) -> Result<Instance, CoreError> {
         member(caller)?;
         launch::launch(&self.store, &self.registry, &self.settings, caller, request).await
+    }
+
+    /// Where a launch would place an instance now, and how long it took to find that out. Nothing is claimed or written.
+    ///
+    /// # Errors
+    /// As of [`Self::launch`].
+    pub async fn would_be_placed(&self, caller: &Caller, request: &Launch) -> Result<(Placed, Duration), CoreError> {
+        launch::would_be_placed(&self.store, &self.registry, &self.settings, caller, request).await
     }
 
     /// Why an instance is in its state, and why it is where it is.

@@ -1,6 +1,9 @@
 //! Launching: everything an instance needs is claimed in one transaction, or nothing is.
 
+use std::time::Duration;
+
 use cloud_domain::{Gib, Incarnation, InstanceId, InstanceStatus, MacAddr, PortId, ProjectId, VolumeId};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{
@@ -12,8 +15,8 @@ use super::{
 use crate::{
     CoreError, Kind,
     model::{
-        Amounts, Caller, Desired, Disk, Image, ImageStatus, Instance, InstanceType, Labels, Limited, Meta, Nic, Port,
-        RestartPolicy, Subnet, Timestamp, Visibility, Volume, VolumeStatus, Vpc,
+        Amounts, Caller, Desired, Disk, Image, ImageStatus, Instance, InstanceType, Labels, Limited, Meta, Nic, Placed,
+        Port, RestartPolicy, Subnet, Timestamp, Visibility, Volume, VolumeStatus, Vpc,
     },
     ports::{Query, Store, Tx, WorkKind},
 };
@@ -175,6 +178,33 @@ pub(super) async fn launch<S: Store>(
     tx.event(event(caller, &instance, "instance.launch")).await?;
     tx.commit().await?;
     Ok(instance)
+}
+
+/// Chooses a host as a launch does, and claims nothing of it.
+pub(super) async fn would_be_placed<S: Store>(
+    store: &S,
+    registry: &HostRegistry,
+    settings: &Settings,
+    caller: &Caller,
+    request: &Launch,
+) -> Result<(Placed, Duration), CoreError> {
+    request.placement.check(caller)?;
+    let kind = instance_type(store, &request.instance_type).await?;
+    let mut tx = store.begin().await?;
+    let image = visible_image(&mut tx, caller, &request.image).await?;
+    let data = data_volumes(&mut tx, caller, &request.volumes).await?;
+    let ask = Ask {
+        kind: &kind.meta.name,
+        vcpus: kind.vcpus,
+        memory_mib: kind.memory_mib,
+        image: image.id(),
+        pool_bytes: image.size_bytes,
+        placement: &request.placement,
+        pinned: placement::pinned(&data)?,
+    };
+    let begun = Instant::now();
+    let (_, placed) = placement::place(&mut tx, store, registry, settings.placement, caller, &ask).await?;
+    Ok((placed, begun.elapsed()))
 }
 
 /// What the instance and its root disk will hold of the project's quota: see `model::held_by_instance` and `model::held_by_volume`.

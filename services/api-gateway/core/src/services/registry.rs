@@ -65,6 +65,8 @@ struct Entry {
 #[derive(Debug, Default)]
 struct HostEntry {
     name: String,
+    /// Of the row that is known.
+    version: u64,
     agents: BTreeMap<AgentRole, Entry>,
     /// What the database has of the host's capacity, coarsely.
     capacity: HostCapacity,
@@ -79,6 +81,11 @@ struct HostEntry {
 
 impl HostEntry {
     fn take(&mut self, host: &Host) {
+        // Rows are heard of in no order: what is written first may be told last.
+        if host.meta.version <= self.version {
+            return;
+        }
+        self.version = host.meta.version;
         self.name.clone_from(&host.meta.name);
         self.capacity = host.capacity.coarse();
         self.offered.clone_from(&host.capacity);

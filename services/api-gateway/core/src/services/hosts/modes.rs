@@ -42,15 +42,15 @@ pub(super) async fn locked<T: Tx>(tx: &mut T, id: &str) -> Result<Host, CoreErro
     live(tx, nobody(), &row.meta.id.to_string()).await
 }
 
-/// Writes that a host is dead, and has the work of what is on it done without it. The caller holds the host's work.
+/// Writes that a host is dead. The caller holds the host's work, and had [`wake_all`] first.
 pub(crate) async fn declare_dead<T: Tx>(tx: &mut T, row: &mut Host, reason: String) -> Result<(), StoreError> {
     row.mode = HostMode::Fenced;
     row.mode_reason = reason;
-    tx.update(row).await?;
-    wake_all(tx, row).await
+    row.mode_since = Timestamp::now();
+    tx.update(row).await
 }
 
-/// Has everything on a host looked at.
+/// Has everything on a host looked at. Before the host's row is written: whoever ends an instance holds its work, and then wants the host's row.
 pub(crate) async fn wake_all<T: Tx>(tx: &mut T, row: &Host) -> Result<(), StoreError> {
     for instance in tx.list::<Instance>(&Query::by("host_id", &row.id())).await? {
         tx.enqueue(WorkKind::Instance, instance.meta.id).await?;
@@ -114,6 +114,7 @@ impl<S: Store> HostService<S> {
             return self.view(row).await;
         }
         row.mode = to;
+        row.mode_since = Timestamp::now();
         row.mode_reason.clear();
         tx.update(&mut row).await?;
         tx.event(event(caller, &row, action)).await?;
@@ -129,6 +130,9 @@ impl<S: Store> HostService<S> {
     pub async fn fence(&self, caller: &Caller, id: &str, etag: &str) -> Result<HostView, CoreError> {
         operator(caller, "declare hosts dead")?;
         let mut tx = self.store.begin().await?;
+        let row: Host = live(&mut tx, nobody(), id).await?;
+        tx.enqueue(WorkKind::Host, row.meta.id).await?;
+        wake_all(&mut tx, &row).await?;
         let mut row = locked(&mut tx, id).await?;
         check_etag(&row, etag)?;
         if row.mode == HostMode::Fenced {
