@@ -39,7 +39,7 @@ impl Fencer for FenceCommand {
         let command = Command::new(&self.program).args(&self.args).args([id.as_str(), name]);
         match run(&command.deadline(self.deadline).max_output(READ)).await {
             Ok(output) => Ok(output.text().trim().chars().take(KEPT).collect()),
-            Err(error) => Err(chain(&error).to_string().chars().take(KEPT).collect()),
+            Err(error) => Err(chain(&error).chars().take(KEPT).collect()),
         }
     }
 }

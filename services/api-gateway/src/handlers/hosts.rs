@@ -78,8 +78,8 @@ impl<S: Store> HostService for Hosts<S> {
 
     async fn update_host(&self, request: Request<v1::UpdateHostRequest>) -> Result<Response<v1::Host>, Status> {
         let (caller, request) = (caller(&request)?, request.into_inner());
-        let change =
-            change(request.host.unwrap_or_default(), request.update_mask.unwrap_or_default()).map_err(error::status)?;
+        let change = change(&request.host.unwrap_or_default(), request.update_mask.unwrap_or_default())
+            .map_err(error::status)?;
         let updated = self.0.hosts.update(&caller, &request.id, &request.etag, change).await;
         updated.map(|view| Response::new(wire(view))).map_err(error::status)
     }
@@ -111,7 +111,7 @@ impl<S: Store> HostService for Hosts<S> {
 }
 
 /// What a mask names of a host's new values.
-fn change(host: v1::Host, mask: prost_types::FieldMask) -> Result<HostChange, CoreError> {
+fn change(host: &v1::Host, mask: prost_types::FieldMask) -> Result<HostChange, CoreError> {
     const KNOWN: &str =
         "labels, vcpu_overcommit_percent, memory_overcommit_percent, vcpus_reserved, memory_reserved_mib";
     let mut change = HostChange::default();
