@@ -10,6 +10,7 @@ mod launch;
 mod load;
 mod memory;
 mod native;
+mod place;
 mod read;
 mod scale;
 mod table;
@@ -50,6 +51,8 @@ enum What {
     Memory,
     /// (e) Many hosts and instances, on both databases, with simulated agents.
     Scale(scale::Args),
+    /// (f) Placement of an instance over 1,000 hosts, on both databases.
+    Place(place::Args),
     /// A reference server; started by the benchmark itself.
     #[command(hide = true)]
     Bare(bare::Args),
@@ -76,6 +79,11 @@ async fn main() -> anyhow::Result<()> {
     }
     if all || matches!(what, What::Memory) {
         memory::measure(&mut table).await?;
+    }
+    match &what {
+        What::All => place::measure(&mut table, &place::Args::default()).await?,
+        What::Place(size) => place::measure(&mut table, size).await?,
+        _ => {}
     }
     match what {
         What::All => scale::measure(&mut table, &scale::Args::default()).await?,

@@ -170,6 +170,7 @@ async fn a_hosts_name_that_another_has_is_refused() -> anyhow::Result<()> {
             role: AgentRole::Compute.into(),
             session_id: uuid::Uuid::new_v4().to_string(),
             endpoint: cloud.hosts[1].endpoint(Role::Compute),
+            agent_version: env!("CARGO_PKG_VERSION").into(),
             ..RegisterRequest::default()
         };
         let refused = gateway.register(request).await.unwrap_err();

@@ -15,6 +15,8 @@ mod launch;
 mod lifecycle;
 mod lists;
 mod networks;
+mod placement;
+mod places;
 mod requests;
 mod support;
 mod surface;

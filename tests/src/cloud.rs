@@ -193,7 +193,7 @@ impl TestCloud {
         .map_err(|error| self.with_log(error))
     }
 
-    /// Launches an instance in a project, from an image and into a VPC that are all new, whatever became of the others, and deletes it.
+    /// Launches an instance in a project, from an image, into a VPC and on a host that are all new, whatever became of the others, and deletes it.
     ///
     /// # Errors
     /// That does not work.
@@ -205,7 +205,19 @@ impl TestCloud {
         let bytes = vec![0x5a; 1 << 20];
         rest.send(Http::POST, &upload, Some("application/octet-stream"), bytes).await?.expect(201)?;
         rest.post("/vpcs", &json!({"name": name, "cidr": "10.42.0.0/16"})).await?.expect(201)?;
-        let body = json!({"name": name, "image": name, "vpc": name, "instance_type": "tiny"});
+        // The others may be cordoned by now.
+        let gateway = Some(self.gateway.host_endpoint());
+        let _host = SimHost::start(SimHostConfig::new(name.clone(), self.dir.path(), gateway))?;
+        until(&format!("host {name} to be UP"), PATIENCE, || async {
+            let answer = self.rest.get(&format!("/hosts/{name}")).await?;
+            let up = answer.status == 200 && answer.json()["state"] == "UP";
+            Ok(if up { Ok(()) } else { Err(answer.text()) })
+        })
+        .await
+        .map_err(|error| self.with_log(error))?;
+        let body = json!({
+            "name": name, "image": name, "vpc": name, "instance_type": "tiny", "placement": {"host": name},
+        });
         let launched = rest.post("/instances", &body).await?.expect(201)?;
         let path = format!("/instances/{}", launched["id"].as_str().context("an instance has an id")?);
         for status in ["RUNNING", "DELETED"] {

@@ -5,11 +5,14 @@ use std::{path::PathBuf, time::Duration};
 use clap::Parser;
 use cloud_core::{
     model::{Limited, NO_LIMIT, default_limits},
-    services::Settings,
+    services::{Settings, Strategy},
 };
 use cloud_service_kit::{Address, config::DaemonArgs, server::TlsArgs};
 
-use crate::{adapters::images::ImageOptions, http::CallRate};
+use crate::{
+    adapters::{fence::FenceCommand, images::ImageOptions},
+    http::CallRate,
+};
 
 /// The public address where none is given.
 const LISTEN: &str = "127.0.0.1:8080";
@@ -55,6 +58,33 @@ pub struct Config {
     /// How long things are kept.
     #[command(flatten)]
     pub retention: RetentionArgs,
+    /// Hosts that come and go.
+    #[command(flatten)]
+    pub places: PlaceArgs,
+}
+
+/// The flags of placement and of hosts that are silent.
+#[derive(Debug, Clone, clap::Args)]
+pub struct PlaceArgs {
+    /// Which of the hosts that can take an instance gets it: the emptiest or the fullest.
+    #[arg(long, env = "CLOUD_PLACEMENT", value_name = "STRATEGY", default_value = "spread", value_parser = strategy)]
+    pub placement: Strategy,
+    /// Takes the power of a silent host away: a program and its arguments, which gets the host's id and name as further ones. Exit code 0 confirms
+    /// that the power is off: the host is then declared dead. Never run by a shell. By default only people declare hosts dead.
+    #[arg(long, env = "CLOUD_FENCE_COMMAND", value_name = "PROGRAM,ARGUMENT,…", value_delimiter = ',')]
+    pub fence_command: Vec<String>,
+    /// How long a host must be silent before the fence command is run, in seconds.
+    #[arg(long, env = "CLOUD_FENCE_AFTER", value_name = "SECONDS", default_value_t = 60)]
+    pub fence_after: u64,
+    /// How long the fence command may take, in seconds.
+    #[arg(long, env = "CLOUD_FENCE_TIMEOUT", value_name = "SECONDS", default_value_t = 60,
+          value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub fence_timeout: u64,
+}
+
+fn strategy(text: &str) -> Result<Strategy, String> {
+    let all = [Strategy::Spread, Strategy::Pack];
+    all.into_iter().find(|s| s.as_str() == text).ok_or_else(|| "must be spread or pack".to_owned())
 }
 
 /// The flags of retention.
@@ -239,7 +269,15 @@ impl Config {
             audit_interval: Duration::from_secs(limits.audit_interval),
             tombstone_retention: Duration::from_secs(limits.tombstone_retention_days.saturating_mul(24 * 3600)),
             work_lease: Duration::from_secs(limits.work_lease),
+            placement: self.places.placement,
+            fence_after: Duration::from_secs(self.places.fence_after),
         }
+    }
+
+    /// What takes the power of a silent host away, where there is something.
+    #[must_use]
+    pub fn fencer(&self) -> Option<FenceCommand> {
+        FenceCommand::new(&self.places.fence_command, Duration::from_secs(self.places.fence_timeout))
     }
 
     /// How often each key may call.

@@ -11,7 +11,7 @@ use cloud_contracts::agent::host_service_server::{self, HostServiceServer};
 use cloud_core::{
     CoreError,
     model::Image,
-    ports::Store,
+    ports::{Fencer, Store},
     reconcile::{Backends, Workers},
     retention::{Purged, Retention},
     services::{HostRegistry, Services, Settings, bootstrap},
@@ -226,7 +226,8 @@ impl Cloud {
         };
         let router = api.router()?;
         let retention = Retention::new(store.clone(), settings.clone(), purged);
-        let backends = Backends { compute: agents.clone(), storage: agents.clone(), network: agents, images };
+        let fencer = config.fencer().map(|command| Arc::new(command) as Arc<dyn Fencer>);
+        let backends = Backends { compute: agents.clone(), storage: agents.clone(), network: agents, images, fencer };
         let workers = Workers::new(store.clone(), registry, backends, settings).traced(Arc::new(traced));
         let options = ServerOptions { tls, ..ServerOptions::default() };
         let (public, hosts, (), (), ()) = tokio::join!(

@@ -43,6 +43,16 @@ async fn a_key_that_one_gateway_ends_is_ended_at_the_other_at_once() {
     two.close().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn launches_at_once_through_two_gateways_never_overcommit() {
+    let server = Server::start();
+    let (one, two) = (SqlStore::open(&server.url()).await.unwrap(), SqlStore::open(&server.url()).await.unwrap());
+    let cloud = common::cloud(one.clone()).await;
+    common::places::two_gateways_never_overcommit(&cloud, two.clone()).await;
+    one.close().await;
+    two.close().await;
+}
+
 /// How many transactions are open and nobody's, once none is being ended any more.
 async fn left_open(watcher: &mut sqlx::PgConnection) -> i64 {
     let mut open = 0;

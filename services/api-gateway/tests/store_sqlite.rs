@@ -40,6 +40,14 @@ async fn a_database_belongs_to_one_process_and_is_itself_again_after_it() {
     assert_eq!(row, made);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn launches_at_once_never_overcommit() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = SqlStore::open(&url(&dir.path().join("gateway.db"))).await.unwrap();
+    let cloud = common::cloud(store.clone()).await;
+    common::places::two_gateways_never_overcommit(&cloud, store).await;
+}
+
 fn url(file: &Path) -> String {
     format!("sqlite:{}", file.display())
 }

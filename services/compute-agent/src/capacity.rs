@@ -42,7 +42,7 @@ impl CapacitySource for HostCapacity {
             }
             Err(error) => Err(error.to_string()),
         };
-        let load_hundredths = host::load_hundredths().await;
+        let [load_hundredths, load5_hundredths, load15_hundredths] = host::load_hundredths().await;
         let compute = self.last().as_ref().map(|info| ComputeCapacity {
             vcpus: info.vcpus,
             memory_mib: info.memory_mib.saturating_sub(self.reserved_mib),
@@ -50,6 +50,8 @@ impl CapacitySource for HostCapacity {
             hypervisor: info.hypervisor.clone(),
             architecture: std::env::consts::ARCH.to_owned(),
             load_hundredths,
+            load5_hundredths,
+            load15_hundredths,
         });
         (Capacity { compute, ..Capacity::default() }, health)
     }

@@ -181,6 +181,8 @@ impl Filler<'_> {
             quick_ends: 0,
             restart_at: None,
             missing: Vec::new(),
+            anti_affinity_group: String::new(),
+            placed: None,
         };
         Ok((instance, volume, port))
     }

@@ -92,6 +92,7 @@ pub const RULES: &[Rule] = &[
     read("cloud.v1.HostService/ListHosts", Role::Operator),
     read("cloud.v1.HostService/WatchHosts", Role::Operator),
     change("cloud.v1.HostService/CreateJoinToken", Role::Operator, Kind::Host, "host.join-token"),
+    change("cloud.v1.HostService/UpdateHost", Role::Operator, Kind::Host, "host.update"),
     change("cloud.v1.HostService/CordonHost", Role::Operator, Kind::Host, "host.cordon"),
     change("cloud.v1.HostService/UncordonHost", Role::Operator, Kind::Host, "host.uncordon"),
     change("cloud.v1.HostService/DrainHost", Role::Operator, Kind::Host, "host.drain"),

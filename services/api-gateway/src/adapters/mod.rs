@@ -1,5 +1,6 @@
 //! What the core's ports are implemented by.
 
 pub mod agents;
+pub mod fence;
 pub mod images;
 pub mod sql;

@@ -97,6 +97,7 @@ fn capacity(role: AgentRole, sent: Option<agent::Capacity>) -> HostCapacity {
                 accelerator: compute.accelerator,
                 hypervisor: compute.hypervisor,
                 architecture: compute.architecture,
+                load: [compute.load_hundredths, compute.load5_hundredths, compute.load15_hundredths],
                 ..HostCapacity::default()
             }
         }

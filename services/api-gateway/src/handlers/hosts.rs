@@ -2,9 +2,10 @@
 
 use cloud_contracts::v1::{self, host_service_server::HostService};
 use cloud_core::{
+    CoreError,
     model::Orphan,
     ports::Store,
-    services::{Adoption, AgentHealth, HostState, HostView, Services},
+    services::{Adoption, AgentHealth, HostChange, HostState, HostView, Services},
 };
 use tonic::{Request, Response, Status, codegen::BoxStream};
 
@@ -45,6 +46,44 @@ impl<S: Store> HostService for Hosts<S> {
         Ok(answer!(watch, WatchHostsResponse, host, wire))
     }
 
+    async fn cordon_host(&self, request: Request<v1::CordonHostRequest>) -> Result<Response<v1::Host>, Status> {
+        let (caller, request) = (caller(&request)?, request.into_inner());
+        let changed = self.0.hosts.cordon(&caller, &request.id, &request.etag).await;
+        changed.map(|view| Response::new(wire(view))).map_err(error::status)
+    }
+
+    async fn uncordon_host(&self, request: Request<v1::UncordonHostRequest>) -> Result<Response<v1::Host>, Status> {
+        let (caller, request) = (caller(&request)?, request.into_inner());
+        let changed = self.0.hosts.uncordon(&caller, &request.id, &request.etag).await;
+        changed.map(|view| Response::new(wire(view))).map_err(error::status)
+    }
+
+    async fn drain_host(&self, request: Request<v1::DrainHostRequest>) -> Result<Response<v1::Host>, Status> {
+        let (caller, request) = (caller(&request)?, request.into_inner());
+        let changed = self.0.hosts.drain(&caller, &request.id, &request.etag).await;
+        changed.map(|view| Response::new(wire(view))).map_err(error::status)
+    }
+
+    async fn fence_host(&self, request: Request<v1::FenceHostRequest>) -> Result<Response<v1::Host>, Status> {
+        let (caller, request) = (caller(&request)?, request.into_inner());
+        let changed = self.0.hosts.fence(&caller, &request.id, &request.etag).await;
+        changed.map(|view| Response::new(wire(view))).map_err(error::status)
+    }
+
+    async fn remove_host(&self, request: Request<v1::RemoveHostRequest>) -> Result<Response<v1::Host>, Status> {
+        let (caller, request) = (caller(&request)?, request.into_inner());
+        let changed = self.0.hosts.remove(&caller, &request.id, &request.etag).await;
+        changed.map(|view| Response::new(wire(view))).map_err(error::status)
+    }
+
+    async fn update_host(&self, request: Request<v1::UpdateHostRequest>) -> Result<Response<v1::Host>, Status> {
+        let (caller, request) = (caller(&request)?, request.into_inner());
+        let change = change(&request.host.unwrap_or_default(), request.update_mask.unwrap_or_default())
+            .map_err(error::status)?;
+        let updated = self.0.hosts.update(&caller, &request.id, &request.etag, change).await;
+        updated.map(|view| Response::new(wire(view))).map_err(error::status)
+    }
+
     async fn list_orphans(
         &self,
         request: Request<v1::ListOrphansRequest>,
@@ -69,6 +108,30 @@ impl<S: Store> HostService for Hosts<S> {
         let removing = self.0.orphans.remove(&caller, &request.id, &request.orphan).await;
         removing.map(|row| Response::new(orphan(row))).map_err(error::status)
     }
+}
+
+/// What a mask names of a host's new values.
+fn change(host: &v1::Host, mask: prost_types::FieldMask) -> Result<HostChange, CoreError> {
+    const KNOWN: &str =
+        "labels, vcpu_overcommit_percent, memory_overcommit_percent, vcpus_reserved, memory_reserved_mib";
+    let mut change = HostChange::default();
+    if mask.paths.is_empty() {
+        return Err(CoreError::invalid("update_mask", format!("must name what to change: {KNOWN}")));
+    }
+    for path in mask.paths {
+        match path.as_str() {
+            "labels" => change.labels = Some(host.labels.clone()),
+            "vcpu_overcommit_percent" => change.vcpu_percent = Some(host.vcpu_overcommit_percent),
+            "memory_overcommit_percent" => change.memory_percent = Some(host.memory_overcommit_percent),
+            "vcpus_reserved" => change.vcpus_reserved = Some(host.vcpus_reserved),
+            "memory_reserved_mib" => change.memory_reserved_mib = Some(host.memory_reserved_mib),
+            other => {
+                let other: String = other.chars().take(80).collect();
+                return Err(CoreError::invalid("update_mask", format!("`{other}` cannot be changed: {KNOWN}")));
+            }
+        }
+    }
+    Ok(change)
 }
 
 fn orphan(row: Orphan) -> v1::Orphan {
@@ -98,6 +161,10 @@ fn wire(view: HostView) -> v1::Host {
     let state = match view.state {
         HostState::Up => v1::host::State::Up,
         HostState::Unreachable => v1::host::State::Unreachable,
+        HostState::Cordoned => v1::host::State::Cordoned,
+        HostState::Draining => v1::host::State::Draining,
+        HostState::Fenced => v1::host::State::Fenced,
+        HostState::Removed => v1::host::State::Removed,
     };
     let pools = capacity.pools.into_iter().map(|pool| v1::HostPool {
         name: pool.name,
@@ -129,5 +196,16 @@ fn wire(view: HostView) -> v1::Host {
         deleted_at: meta.deleted_at.and_then(time),
         inventoried_at: view.inventoried_at.and_then(time),
         orphans: count(view.orphans),
+        vcpu_overcommit_percent: view.limits.vcpu_percent.unwrap_or_default(),
+        memory_overcommit_percent: view.limits.memory_percent.unwrap_or_default(),
+        vcpus_reserved: view.limits.vcpus_reserved.unwrap_or_default(),
+        memory_reserved_mib: view.limits.memory_reserved_mib.unwrap_or_default(),
+        vcpus_promisable: view.promisable.0,
+        memory_promisable_mib: view.promisable.1,
+        answers: view.answers,
+        load1_hundredths: view.load[0],
+        load5_hundredths: view.load[1],
+        load15_hundredths: view.load[2],
+        switch_version: capacity.switch_version,
     }
 }

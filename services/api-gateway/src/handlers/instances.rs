@@ -7,7 +7,7 @@ use cloud_core::{
     CoreError,
     model::{Desired, Instance, RestartPolicy},
     ports::Store,
-    services::{Launch, Services},
+    services::{Explanation, Launch, Placement, Services},
 };
 use cloud_domain::InstanceStatus;
 use cloud_rest::Repeat;
@@ -63,6 +63,7 @@ impl<S: Store> InstanceService for Instances<S> {
             user_data: request.user_data,
             root_disk_gib: request.root_disk_gib,
             restart_policy: policy,
+            placement: placement(request.placement.unwrap_or_default()),
         };
         self.services.instances.launch(&caller, launch).await.map(|row| self.answer(row)).map_err(error::status)
     }
@@ -157,12 +158,54 @@ impl<S: Store> InstanceService for Instances<S> {
         Ok(Response::new(v1::GetConsoleLogResponse { log }))
     }
 
+    async fn explain_instance(
+        &self,
+        request: Request<v1::ExplainInstanceRequest>,
+    ) -> Result<Response<v1::ExplainInstanceResponse>, Status> {
+        let caller = caller(&request)?;
+        let explained = self.services.instances.explain(&caller, &request.get_ref().id).await;
+        explained.map(|e| Response::new(explanation(e))).map_err(error::status)
+    }
+
     async fn stream_console(
         &self,
         request: Request<Streaming<v1::StreamConsoleRequest>>,
     ) -> Result<Response<BoxStream<v1::StreamConsoleResponse>>, Status> {
         let caller = caller(&request)?;
         console::stream(&self.services, self.consoles.as_ref(), &caller, request.into_inner()).await
+    }
+}
+
+fn placement(wanted: v1::Placement) -> Placement {
+    Placement {
+        host_labels: wanted.host_labels,
+        group: wanted.anti_affinity_group,
+        group_required: wanted.anti_affinity_required,
+        host: wanted.host,
+        accelerator: wanted.accelerator,
+    }
+}
+
+fn explanation(explained: Explanation) -> v1::ExplainInstanceResponse {
+    let placed = explained.row.placed.unwrap_or_default();
+    let could = placed.candidates.into_iter().map(|candidate| v1::PlacementCandidate {
+        host: candidate.host,
+        chosen: candidate.chosen,
+        score: candidate.score,
+        refused: String::new(),
+    });
+    let could_not = placed.refused.into_iter().map(|(host, refused)| v1::PlacementCandidate {
+        host,
+        refused,
+        ..v1::PlacementCandidate::default()
+    });
+    v1::ExplainInstanceResponse {
+        placement: explained.placement,
+        parts: explained.parts,
+        last_error: explained.last_error,
+        next_attempt_at: explained.next_attempt_at.and_then(time),
+        attempts: explained.attempts,
+        candidates: could.chain(could_not).collect(),
     }
 }
 
@@ -234,6 +277,7 @@ fn wire(row: Instance, host_reachable: bool) -> v1::Instance {
         ssh_keys: row.ssh_keys,
         user_data: row.user_data,
         labels: row.meta.labels,
+        anti_affinity_group: row.anti_affinity_group,
         restart_policy: match row.restart_policy {
             RestartPolicy::Never => v1::instance::RestartPolicy::Never,
             RestartPolicy::OnFailure => v1::instance::RestartPolicy::OnFailure,

@@ -37,6 +37,7 @@ pub struct Gauges {
     work_age: prometheus::Gauge,
     instances: IntGaugeVec,
     host_up: IntGaugeVec,
+    hosts: IntGaugeVec,
     capacity: GaugeVec,
     used: GaugeVec,
     watches: IntGaugeVec,
@@ -83,6 +84,7 @@ impl Gauges {
             )?,
             instances: IntGaugeVec::new(Opts::new("instances", "Live instances, by status."), &["status"])?,
             host_up: IntGaugeVec::new(Opts::new("host_up", "Whether all agents of a host answer."), &["host"])?,
+            hosts: IntGaugeVec::new(Opts::new("hosts", "Hosts, by state."), &["state"])?,
             capacity: of_host("host_capacity", "What a host has: vcpus (threads), memory_bytes, pool_bytes.")?,
             used: of_host(
                 "host_used",
@@ -96,6 +98,7 @@ impl Gauges {
         registry.register(Box::new(this.work_age.clone()))?;
         registry.register(Box::new(this.instances.clone()))?;
         registry.register(Box::new(this.host_up.clone()))?;
+        registry.register(Box::new(this.hosts.clone()))?;
         registry.register(Box::new(this.capacity.clone()))?;
         registry.register(Box::new(this.used.clone()))?;
         registry.register(Box::new(this.watches.clone()))?;
@@ -150,6 +153,9 @@ impl<S: Store> Scrape<S> {
             gauges.watches.with_label_values(&[kind]).set(i64::try_from(count).unwrap_or(i64::MAX));
         }
         gauges.too_slow.inc_by(self.watch.too_slow().saturating_sub(gauges.too_slow.get()));
+        for (state, count) in self.registry.count_states() {
+            gauges.hosts.with_label_values(&[state.as_str()]).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
         gauges.host_up.reset();
         gauges.capacity.reset();
         gauges.used.reset();

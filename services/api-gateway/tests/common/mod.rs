@@ -3,6 +3,7 @@
 mod changes;
 mod identity;
 mod lists;
+pub mod places;
 mod requests;
 mod retention;
 mod watch;
@@ -14,7 +15,7 @@ use cloud_core::{
     CoreError,
     model::{
         AgentRole, Caller, Host, HostCapacity, Image, ImageFormat, ImageSource, ImageStatus, Instance, Labels, Meta,
-        Port, Visibility, Volume,
+        Pool, Port, Visibility, Volume,
     },
     ports::{FetchError, ImageFile, ImageStore, Query, Store, StoreError, Tx, WorkKind},
     services::{
@@ -73,7 +74,17 @@ pub async fn cloud(store: SqlStore) -> Cloud {
     let caller = services.identity.authenticate("secret", "").await.unwrap();
     let host = HostId::random();
     for role in AgentRole::ALL {
-        let capacity = HostCapacity { vcpus: 4, memory_mib: 512 + 20 * 128, ..HostCapacity::default() };
+        let capacity = HostCapacity {
+            vcpus: 4,
+            memory_mib: 512 + 20 * 128,
+            pools: vec![Pool {
+                name: "default".into(),
+                backend: "directory".into(),
+                total_bytes: 1 << 40,
+                free_bytes: 1 << 40,
+            }],
+            ..HostCapacity::default()
+        };
         let input = RegisterInput {
             host,
             host_name: "h1".into(),

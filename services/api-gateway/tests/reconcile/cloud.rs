@@ -8,7 +8,7 @@ use cloud_core::{
     CoreError,
     model::{
         AgentRole, Amounts, Caller, HostCapacity, Image, ImageFormat, ImageSource, ImageStatus, Instance, Labels,
-        Limited, Meta, Port, Visibility, Volume, Vpc, held_by_instance, held_by_volume,
+        Limited, Meta, Pool, Port, Visibility, Volume, Vpc, held_by_instance, held_by_volume,
     },
     ports::{Query, Store, Tx},
     reconcile::{Backends, Workers},
@@ -48,7 +48,12 @@ pub struct Cloud {
 }
 
 fn capacity() -> HostCapacity {
-    HostCapacity { vcpus: 4, memory_mib: 512 + 20 * 128, ..HostCapacity::default() }
+    HostCapacity { vcpus: 4, memory_mib: 512 + 20 * 128, pools: pools(), ..HostCapacity::default() }
+}
+
+/// One with plenty of room.
+pub fn pools() -> Vec<Pool> {
+    vec![Pool { name: "default".into(), backend: "directory".into(), total_bytes: 1 << 40, free_bytes: 1 << 40 }]
 }
 
 /// Waits until it holds.
@@ -157,8 +162,13 @@ impl Cloud {
 
     fn work(&self, store: &SqlStore, registry: Arc<HostRegistry>) -> JoinHandle<()> {
         let host = &self.host;
-        let backends =
-            Backends { compute: host.clone(), storage: host.clone(), network: host.clone(), images: host.clone() };
+        let backends = Backends {
+            compute: host.clone(),
+            storage: host.clone(),
+            network: host.clone(),
+            images: host.clone(),
+            fencer: None,
+        };
         let store = FaultyStore::new(store.clone(), host.clone());
         let workers = Workers::new(store, registry, backends, self.settings.clone());
         tokio::spawn(workers.run(CancellationToken::new()))

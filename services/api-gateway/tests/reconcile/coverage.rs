@@ -11,9 +11,17 @@ use futures::StreamExt;
 
 use super::{host::Fault, lives::Life};
 
-/// Whose commits no life reaches yet: the comparisons of hosts and counters, and what follows from them. What they do is tested in `truth.rs`,
-/// without commits that go wrong. A file that is reached has to go from here.
-const NOT_YET: [&str; 5] = ["audit.rs", "inventory/orphans.rs", "inventory/vpcs.rs", "orphan.rs", "volume_data.rs"];
+/// Whose commits no life reaches yet: the comparisons of hosts and counters, what follows from them, and hosts that die. What they do is tested
+/// in `truth.rs` and in `tests/service/places.rs`, without commits that go wrong. A file that is reached has to go from here.
+const NOT_YET: [&str; 7] = [
+    "audit.rs",
+    "host.rs",
+    "instance/dead.rs",
+    "inventory/orphans.rs",
+    "inventory/vpcs.rs",
+    "orphan.rs",
+    "volume_data.rs",
+];
 /// Lives at the same time.
 const AT_ONCE: usize = 6;
 /// Lives that a strike has to be met in.

@@ -11,7 +11,8 @@ use cloud_core::{
     Kind,
     model::{Amounts, DoneRequest, Event, NewEvent, Quota, RequestKey, Resource, Timestamp},
     ports::{
-        Audited, Changes, Claim, EventQuery, HeardAgent, Query, Store, StoreError, Tx, VpcSnapshot, WorkItem, WorkKind,
+        Audited, Changes, Claim, EventQuery, Fill, HeardAgent, Query, Store, StoreError, Tx, VpcSnapshot, WorkItem,
+        WorkKind, WorkState,
     },
 };
 use cloud_domain::{Cidr, CloudId, HostId, ProjectId, SubnetId, Vni, VpcId};
@@ -177,6 +178,14 @@ impl Store for FaultyStore {
         self.inner.share_agents(heard).await
     }
 
+    async fn work(&self, kind: WorkKind, id: Uuid) -> Answer<Option<WorkState>> {
+        self.inner.work(kind, id).await
+    }
+
+    async fn vpc_generation(&self, vpc: VpcId) -> Answer<Option<u64>> {
+        self.inner.vpc_generation(vpc).await
+    }
+
     async fn work_status(&self) -> Answer<(Option<Duration>, u64, Duration)> {
         self.inner.work_status().await
     }
@@ -234,8 +243,23 @@ impl Tx for FaultyTx {
         self.inner.update(row).await
     }
 
-    async fn hosts_with_room(&mut self, vcpus: u32, memory_mib: u32, limit: u32) -> Answer<Vec<HostId>> {
-        self.inner.hosts_with_room(vcpus, memory_mib, limit).await
+    async fn hosts_with_room(
+        &mut self,
+        vcpus: u32,
+        memory_mib: u32,
+        order: Fill,
+        among: Option<&[HostId]>,
+        limit: u32,
+    ) -> Answer<Vec<(HostId, u64)>> {
+        self.inner.hosts_with_room(vcpus, memory_mib, order, among, limit).await
+    }
+
+    async fn group_hosts(&mut self, project: ProjectId, group: &str) -> Answer<Vec<(HostId, u64)>> {
+        self.inner.group_hosts(project, group).await
+    }
+
+    async fn forget_agents(&mut self, host: HostId) -> Answer<()> {
+        self.inner.forget_agents(host).await
     }
 
     async fn claim_capacity(&mut self, host: HostId, vcpus: u32, memory_mib: u32) -> Answer<bool> {

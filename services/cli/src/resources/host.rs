@@ -41,8 +41,9 @@ impl Resource for Host {
         }
         lines.extend([
             ("Instances", self.instances.to_string()),
-            ("vCPUs", format!("{} of {} promised", self.vcpus_used, self.vcpus)),
-            ("Memory", format!("{} of {} promised", human::mib(self.memory_used_mib), human::mib(self.memory_mib))),
+            ("vCPUs", promised_vcpus(self)),
+            ("Memory", promised_memory(self)),
+            ("Load", describe_load(self)),
         ]);
         lines.extend(self.pools.iter().map(|pool| ("Pool", describe_pool(pool))));
         lines.extend(self.agents.iter().map(|agent| ("Agent", describe_agent(agent, view))));
@@ -51,6 +52,7 @@ impl Resource for Host {
             ("Accelerator", self.accelerator.clone()),
             ("Architecture", self.architecture.clone()),
             ("Datapath", self.datapath.clone()),
+            ("Switch", self.switch_version.clone()),
             ("Tunnels", self.tunnel_address.clone()),
             ("Labels", labels(&self.labels)),
         ]);
@@ -77,6 +79,24 @@ impl Resource for Host {
             State::Removed | State::Unspecified => Tone::Plain,
         }
     }
+}
+
+fn promised_vcpus(host: &Host) -> String {
+    let (has, kept, percent) = (host.vcpus, host.vcpus_reserved, host.vcpu_overcommit_percent);
+    let kept = if kept == 0 { String::new() } else { format!(" less {kept}") };
+    format!("{} of {} promised ({has} threads{kept}, at {percent} %)", host.vcpus_used, host.vcpus_promisable)
+}
+
+fn promised_memory(host: &Host) -> String {
+    let (has, kept) = (human::mib(host.memory_mib), host.memory_reserved_mib);
+    let kept = if kept == 0 { String::new() } else { format!(" less {}", human::mib(kept)) };
+    let (used, all) = (human::mib(host.memory_used_mib), human::mib(host.memory_promisable_mib));
+    format!("{used} of {all} promised ({has}{kept}, at {} %)", host.memory_overcommit_percent)
+}
+
+fn describe_load(host: &Host) -> String {
+    let loads = [host.load1_hundredths, host.load5_hundredths, host.load15_hundredths];
+    loads.map(|load| format!("{}.{:02}", load / 100, load % 100)).join(", ")
 }
 
 fn describe_pool(pool: &HostPool) -> String {

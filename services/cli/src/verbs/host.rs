@@ -1,7 +1,12 @@
 //! `cloud host`.
 
+mod set;
+
 use clap::{Args, Subcommand};
-use cloud_contracts::v1::{AdoptOrphanRequest, Host, ListOrphansRequest, Orphan, RemoveOrphanRequest};
+use cloud_contracts::v1::{
+    AdoptOrphanRequest, CordonHostRequest, DrainHostRequest, FenceHostRequest, Host, ListOrphansRequest, Orphan,
+    RemoveHostRequest, RemoveOrphanRequest, UncordonHostRequest,
+};
 
 use super::{batch, look, ls};
 use crate::{
@@ -17,9 +22,44 @@ use crate::{
 pub enum Command {
     #[command(flatten)]
     Look(LsShow),
+    /// Gives them no new instances; what is on them stays and runs
+    Cordon(Which),
+    /// Gives them new instances again
+    Uncordon(Which),
+    /// Gives them no new instances, and says when they hold none: DRAINING until then, CORDONED after it. Stops and moves nothing
+    Drain(Which),
+    /// Declares hosts dead that do not answer: their guests are taken not to run, and what is on them can be deleted
+    Fence(Which),
+    /// Removes hosts that hold nothing, for good: their agents are refused from then on
+    #[command(visible_alias = "remove")]
+    Rm(Which),
+    /// Changes a host's labels, or what of it may be promised
+    Set(Box<set::Set>),
     /// What a host has with this cloud's tag and the database does not know there
     #[command(subcommand, visible_alias = "orphans")]
     Orphan(OrphanCommand),
+}
+
+/// Which hosts.
+#[derive(Debug, Args)]
+pub struct Which {
+    #[command(flatten)]
+    hosts: Names,
+    /// Only if the host still has this etag
+    #[arg(long, default_value = "", hide_default_value = true)]
+    etag: String,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// What operators say of a host.
+#[derive(Debug, Clone, Copy)]
+enum Say {
+    Cordon,
+    Uncordon,
+    Drain,
+    Fence,
+    Rm,
 }
 
 /// `cloud host orphan`.
@@ -70,6 +110,12 @@ pub struct Adopt {
 pub async fn run(connection: Connection, command: Command) -> Result<(), Error> {
     match command {
         Command::Look(command) => look::<Host>(connection, command).await,
+        Command::Cordon(which) => say(connection, which, Say::Cordon).await,
+        Command::Uncordon(which) => say(connection, which, Say::Uncordon).await,
+        Command::Drain(which) => say(connection, which, Say::Drain).await,
+        Command::Fence(which) => say(connection, which, Say::Fence).await,
+        Command::Rm(which) => say(connection, which, Say::Rm).await,
+        Command::Set(args) => set::run(connection, *args).await,
         Command::Orphan(OrphanCommand::Ls { host, list, output }) => {
             let context = Context::new(connection, output).await?;
             let page = |page: PageOf| list_orphans(&context, &host, page);
@@ -84,6 +130,26 @@ pub async fn run(connection: Connection, command: Command) -> Result<(), Error> 
             batch.finish()
         }
     }
+}
+
+async fn say(connection: Connection, which: Which, what: Say) -> Result<(), Error> {
+    let context = Context::new(connection, which.output).await?;
+    let batch = batch::each(which.hosts.unique(), |host| say_of(&context, host, &which.etag, what)).await;
+    context.out.changed(&batch.done)?;
+    batch.finish()
+}
+
+async fn say_of(context: &Context, id: String, etag: &str, what: Say) -> Result<Host, Error> {
+    let (subject, mut hosts) = (format!("host {id}"), context.cloud.hosts());
+    let (etag, request_id) = (etag.to_owned(), String::new());
+    let answer = match what {
+        Say::Cordon => hosts.cordon_host(ask(CordonHostRequest { id, etag, request_id })).await,
+        Say::Uncordon => hosts.uncordon_host(ask(UncordonHostRequest { id, etag, request_id })).await,
+        Say::Drain => hosts.drain_host(ask(DrainHostRequest { id, etag, request_id })).await,
+        Say::Fence => hosts.fence_host(ask(FenceHostRequest { id, etag, request_id })).await,
+        Say::Rm => hosts.remove_host(ask(RemoveHostRequest { id, etag, request_id })).await,
+    };
+    Ok(answer.map_err(Error::refused(subject))?.into_inner())
 }
 
 async fn list_orphans(context: &Context, host: &str, page: PageOf) -> crate::resources::Page<Orphan> {

@@ -1,6 +1,7 @@
 //! `cloud instance`. Each verb that instances alone have stands in a file of its own.
 
 mod console;
+mod explain;
 mod launch;
 mod log;
 mod reboot;
@@ -60,6 +61,13 @@ pub enum Command {
     /// Deletes them and their root disks; data volumes stay
     #[command(visible_alias = "delete")]
     Rm(Change),
+    /// Says why it is in its state, and why it is where it is
+    Explain {
+        /// The instance, by name or id
+        name: String,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
     /// Prints what the guest last wrote to its serial console
     Log(log::Log),
     /// Connects to the serial console; Ctrl-] leaves
@@ -101,6 +109,7 @@ pub async fn run(connection: Connection, command: Command) -> Result<(), Error> 
             let context = Context::new(connection, args.output).await?;
             rm::run_watched::<Instance>(&context, &(), args.names, args.wait).await
         }
+        Command::Explain { name, output } => explain::run(connection, name, output).await,
         Command::Log(args) => log::run(connection, args).await,
         Command::Console(args) => console::run(connection, args).await,
         Command::Url(args) => url::run(connection, args).await,

@@ -13,17 +13,19 @@ pub async fn boot_id() -> io::Result<String> {
     Ok(tokio::fs::read_to_string("/proc/sys/kernel/random/boot_id").await?.trim().to_owned())
 }
 
-/// Load average over one minute, in hundredths.
-pub async fn load_hundredths() -> u32 {
+/// Load averages over one, five and fifteen minutes, in hundredths.
+pub async fn load_hundredths() -> [u32; 3] {
     let text = tokio::fs::read_to_string("/proc/loadavg").await.unwrap_or_default();
     parse_load(&text)
 }
 
-fn parse_load(text: &str) -> u32 {
+fn parse_load(text: &str) -> [u32; 3] {
     // `0.51 0.46 0.29 1/123 4567`: always two decimals.
-    let digits: Option<String> =
-        text.split_whitespace().next().map(|load| load.chars().filter(char::is_ascii_digit).collect());
-    digits.and_then(|digits| digits.parse().ok()).unwrap_or(0)
+    let mut loads = text.split_whitespace();
+    [(); 3].map(|()| {
+        let digits: Option<String> = loads.next().map(|load| load.chars().filter(char::is_ascii_digit).collect());
+        digits.and_then(|digits| digits.parse().ok()).unwrap_or(0)
+    })
 }
 
 /// The emulator: the one given, or the first of the distributions' names that exists.
@@ -50,8 +52,8 @@ mod tests {
 
     #[test]
     fn load_is_read_in_hundredths() {
-        assert_eq!(parse_load("0.51 0.46 0.29 1/123 4567\n"), 51);
-        assert_eq!(parse_load("12.05 0.46 0.29 1/123 4567\n"), 1205);
-        assert_eq!(parse_load(""), 0);
+        assert_eq!(parse_load("0.51 0.46 0.29 1/123 4567\n"), [51, 46, 29]);
+        assert_eq!(parse_load("12.05 0.46 10.29 1/123 4567\n"), [1205, 46, 1029]);
+        assert_eq!(parse_load(""), [0; 3]);
     }
 }

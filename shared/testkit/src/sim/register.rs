@@ -109,7 +109,9 @@ fn capacity(host: &Shared, role: Role) -> Capacity {
                 accelerator: "tcg".into(),
                 hypervisor: "simulated".into(),
                 architecture: "x86_64".into(),
-                load_hundredths: 0,
+                load_hundredths: 25,
+                load5_hundredths: 50,
+                load15_hundredths: 75,
             });
         }
         Role::Storage => {

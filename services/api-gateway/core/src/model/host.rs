@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use cloud_domain::{HostId, SessionId};
 use serde::{Deserialize, Serialize};
 
-use super::{Meta, Timestamp, meta::resource};
+use super::{Meta, Timestamp, Value, meta::resource};
 use crate::filter::{Field, FieldKind, ID, LABELS, NAME};
 
 /// The three daemons of a host.
@@ -82,6 +82,9 @@ pub struct HostCapacity {
     pub switch_version: String,
     /// Where tunnels to it end.
     pub tunnel_address: String,
+    /// Load averages over one, five and fifteen minutes, in hundredths. They move all the time: the row has them as of its last write.
+    #[serde(default)]
+    pub load: [u32; 3],
 }
 
 impl HostCapacity {
@@ -94,6 +97,7 @@ impl HostCapacity {
                 self.accelerator = from.accelerator;
                 self.hypervisor = from.hypervisor;
                 self.architecture = from.architecture;
+                self.load = from.load;
             }
             AgentRole::Storage => self.pools = from.pools,
             AgentRole::Network => {
@@ -104,15 +108,60 @@ impl HostCapacity {
         }
     }
 
-    /// The same, with free space in hundredths of its pool: it moves all the time, and not every move is worth a write.
+    /// The same, with free space in hundredths of its pool and without its load: they move all the time, and not every move is worth a write.
     #[must_use]
     pub fn coarse(&self) -> Self {
         let mut coarse = self.clone();
+        coarse.load = [0; 3];
         for pool in &mut coarse.pools {
             pool.free_bytes = pool.free_bytes.checked_div(pool.total_bytes / 100).unwrap_or(0);
         }
         coarse
     }
+}
+
+/// What operators say of a host. What its agents say is not in its row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum HostMode {
+    /// Gets new instances.
+    #[default]
+    Active,
+    /// Gets none.
+    Cordoned,
+    /// Gets none, and becomes CORDONED when it holds none.
+    Draining,
+    /// Declared dead.
+    Fenced,
+    /// No longer part of the cloud; its row is kept for good, so that its identity is never anybody's again.
+    Removed,
+}
+
+impl HostMode {
+    /// The name in the database.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "ACTIVE",
+            Self::Cordoned => "CORDONED",
+            Self::Draining => "DRAINING",
+            Self::Fenced => "FENCED",
+            Self::Removed => "REMOVED",
+        }
+    }
+}
+
+/// What of a host may be promised. None: what the gateway is told for all hosts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct HostLimits {
+    /// Virtual processors promised for 100 threads.
+    pub vcpu_percent: Option<u32>,
+    /// Memory promised for 100 MiB.
+    pub memory_percent: Option<u32>,
+    /// Threads that are not promised.
+    pub vcpus_reserved: Option<u32>,
+    /// Memory that is not promised, in MiB.
+    pub memory_reserved_mib: Option<u64>,
 }
 
 /// A machine under the cloud. Its counters (what is promised to instances) are the store's alone: see `Tx::claim_capacity`.
@@ -126,6 +175,18 @@ pub struct Host {
     pub capacity: HostCapacity,
     /// Its boot, to tell a restarted machine.
     pub boot_id: String,
+    /// What operators say of it.
+    #[serde(default)]
+    pub mode: HostMode,
+    /// Why, where there is more to say than who said so.
+    #[serde(default)]
+    pub mode_reason: String,
+    /// Since when.
+    #[serde(default)]
+    pub mode_since: Timestamp,
+    /// What of it may be promised.
+    #[serde(default)]
+    pub limits: HostLimits,
 }
 
 impl Host {
@@ -136,10 +197,26 @@ impl Host {
     }
 }
 
-resource!(Host, Host, "hosts", |row| {}, fields: &[
+/// The field that the row holds a part of only: whether its agents answer is not in it. `HostService::list` looks at it.
+pub(crate) const STATE: &str = "state";
+
+/// What operators see of a host, in the contract's words.
+const STATES: &[(&str, &str)] = &[
+    ("UP", "UP"),
+    ("UNREACHABLE", "UNREACHABLE"),
+    ("CORDONED", "CORDONED"),
+    ("DRAINING", "DRAINING"),
+    ("FENCED", "FENCED"),
+    ("REMOVED", "REMOVED"),
+];
+
+resource!(Host, Host, "hosts", |row| {
+    "mode": Value::Text(row.mode.as_str().to_owned()),
+}, fields: &[
     ID,
     NAME,
     LABELS,
+    Field::new(STATE, FieldKind::Word(STATES), &["mode"]),
     Field::new("vcpus", FieldKind::Whole, &["capacity", "vcpus"]),
     Field::new("memory_mib", FieldKind::Whole, &["capacity", "memory_mib"]),
     Field::new("accelerator", FieldKind::Text, &["capacity", "accelerator"]),

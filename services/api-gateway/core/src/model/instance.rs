@@ -131,6 +131,44 @@ pub struct Instance {
     /// Its volumes whose data are missing. While there are any it is ERROR, and nothing is done to its guest.
     #[serde(default)]
     pub missing: Vec<VolumeId>,
+    /// Instances of one group of a project go to different hosts; empty: it is in none.
+    #[serde(default)]
+    pub anti_affinity_group: String,
+    /// Why it was placed where it is; none: it was placed by an earlier release.
+    #[serde(default)]
+    pub placed: Option<Placed>,
+}
+
+/// How a host was chosen, as of then.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Placed {
+    /// `spread` or `pack`.
+    pub strategy: String,
+    /// Hosts there were.
+    pub hosts: u32,
+    /// Hosts that passed every filter but that of room.
+    pub fitting: u32,
+    /// The first of those that had room, the best first; the chosen one among them.
+    pub candidates: Vec<PlacedCandidate>,
+    /// The first of those that did not pass, and why: name and filter.
+    pub refused: Vec<(String, String)>,
+}
+
+/// A host that an instance could have been placed on.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PlacedCandidate {
+    /// Its name.
+    pub host: String,
+    /// The lower the better.
+    pub score: u64,
+    /// How full it was, in thousandths of its memory.
+    pub fill: u64,
+    /// Whether it was known to have the image.
+    pub cached: bool,
+    /// Instances of the group on it.
+    pub group: u64,
+    /// Whether it was chosen.
+    pub chosen: bool,
 }
 
 impl Instance {
@@ -145,6 +183,7 @@ resource!(Instance, Instance, "instances", |row| {
     "host_id": Value::Text(row.host.to_string()),
     "host_name": Value::Text(row.host_name.clone()),
     "status": Value::Text(row.status.as_str().to_owned()),
+    "affinity_group": Value::Text(row.anti_affinity_group.clone()),
 }, fields: &[
     ID,
     NAME,

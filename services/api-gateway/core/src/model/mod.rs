@@ -11,10 +11,11 @@ mod quota;
 mod request;
 mod volume;
 
-pub use host::{Agent, AgentRole, Host, HostCapacity, Pool};
+pub(crate) use host::STATE;
+pub use host::{Agent, AgentRole, Host, HostCapacity, HostLimits, HostMode, Pool};
 pub use identity::{ApiKey, Caller, Event, NewEvent, OldSecret, Project, Role};
 pub use image::{Image, ImageFormat, ImageSource, ImageStatus, Visibility};
-pub use instance::{Desired, Disk, Instance, InstanceType, Nic, RestartPolicy};
+pub use instance::{Desired, Disk, Instance, InstanceType, Nic, Placed, PlacedCandidate, RestartPolicy};
 pub use meta::{Labels, Meta, Resource, Timestamp, Value};
 pub use network::{Port, Subnet, Vpc};
 pub use orphan::{Orphan, OrphanKind};

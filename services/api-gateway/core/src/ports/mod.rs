@@ -1,6 +1,7 @@
 //! What the business needs of the world: a store, the agents of every host, and a place for image files.
 
 mod backends;
+mod fence;
 mod images;
 mod store;
 
@@ -9,8 +10,9 @@ pub use backends::{
     GuestTarget, NetworkBackend, NicSpec, PluggedPort, SlicePort, SliceSubnet, StorageBackend, StoredVolume,
     VolumeSpec, VpcSlice,
 };
+pub use fence::Fencer;
 pub use images::{FetchError, ImageFile, ImageStore};
 pub use store::{
-    Audited, Changed, Changes, Claim, Cursor, EventQuery, HeardAgent, Key, Query, Store, StoreError, Tx, VpcSnapshot,
-    WorkItem, WorkKind,
+    Audited, Changed, Changes, Claim, Cursor, EventQuery, Fill, HeardAgent, Key, Query, Store, StoreError, Tx,
+    VpcSnapshot, WorkItem, WorkKind, WorkState,
 };

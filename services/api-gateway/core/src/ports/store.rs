@@ -47,11 +47,13 @@ pub enum WorkKind {
     Vpc,
     /// Remove from a host what no row knows there.
     Orphan,
+    /// See a host out that is drained or dead, and back in.
+    Host,
 }
 
 impl WorkKind {
     /// Every kind.
-    pub const ALL: [Self; 5] = [Self::Instance, Self::Volume, Self::Image, Self::Vpc, Self::Orphan];
+    pub const ALL: [Self; 6] = [Self::Instance, Self::Volume, Self::Image, Self::Vpc, Self::Orphan, Self::Host];
 
     /// The name in the database.
     #[must_use]
@@ -62,6 +64,7 @@ impl WorkKind {
             Self::Image => "image",
             Self::Vpc => "vpc",
             Self::Orphan => "orphan",
+            Self::Host => "host",
         }
     }
 }
@@ -214,6 +217,30 @@ pub struct HeardAgent {
     pub age: Duration,
     /// What is wrong with its backend; empty: nothing.
     pub backend_error: String,
+    /// Load averages of its host, where it is the compute-agent: over one, five and fifteen minutes, in hundredths.
+    pub load: [u32; 3],
+}
+
+/// How work stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkState {
+    /// How long until it is due; none: there is nothing to do.
+    pub due_in: Option<Duration>,
+    /// Whether a worker has it now.
+    pub is_under_way: bool,
+    /// Tries since the last success.
+    pub attempts: u32,
+    /// Why the last one failed.
+    pub last_error: Option<String>,
+}
+
+/// Which of the hosts with room come first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fill {
+    /// The emptiest.
+    Emptiest,
+    /// The fullest.
+    Fullest,
 }
 
 /// What came of claiming a quota.
@@ -260,6 +287,9 @@ pub trait Store: Clone + Send + Sync + 'static {
 
     /// What hosts are told of a VPC. None where it has no row.
     fn vpc_snapshot(&self, vpc: VpcId) -> impl Future<Output = Result<Option<VpcSnapshot>, StoreError>> + Send;
+
+    /// How new what hosts are told of a VPC is; none: it has no row.
+    fn vpc_generation(&self, vpc: VpcId) -> impl Future<Output = Result<Option<u64>, StoreError>> + Send;
 
     /// What is promised to instances on a host: processors, memory in MiB.
     fn capacity_used(&self, host: HostId) -> impl Future<Output = Result<(u64, u64), StoreError>> + Send;
@@ -345,6 +375,9 @@ pub trait Store: Clone + Send + Sync + 'static {
         error: Option<&str>,
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
+    /// How a piece of work stands; none: there never was any.
+    fn work(&self, kind: WorkKind, id: Uuid) -> impl Future<Output = Result<Option<WorkState>, StoreError>> + Send;
+
     /// How long until the next piece of work is due, how many are due now, and how long the oldest of them has been.
     fn work_status(&self) -> impl Future<Output = Result<(Option<Duration>, u64, Duration), StoreError>> + Send;
 
@@ -385,15 +418,28 @@ pub trait Tx: Send {
     /// Writes a row back: version and time go up. Stale where the version is not the one read.
     fn update<R: Resource>(&mut self, row: &mut R) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// Hosts that have this much unpromised, the relatively emptiest first, at most `limit`.
+    /// ACTIVE hosts that have this much unpromised, at most `limit`, with how full each is in thousandths of its memory. `among`: only these.
     fn hosts_with_room(
         &mut self,
         vcpus: u32,
         memory_mib: u32,
+        order: Fill,
+        among: Option<&[HostId]>,
         limit: u32,
-    ) -> impl Future<Output = Result<Vec<HostId>, StoreError>> + Send;
+    ) -> impl Future<Output = Result<Vec<(HostId, u64)>, StoreError>> + Send;
 
-    /// Promises processors and memory of a host; false where it has not as much.
+    /// How many live instances of a project's anti-affinity group each host has; hosts without any are left out.
+    fn group_hosts(
+        &mut self,
+        project: ProjectId,
+        group: &str,
+    ) -> impl Future<Output = Result<Vec<(HostId, u64)>, StoreError>> + Send;
+
+    /// Forgets what gateways told each other of a host's agents.
+    fn forget_agents(&mut self, host: HostId) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Promises processors and memory of a host; false where it has not as much, or is not ACTIVE. Until the transaction ends nobody else can
+    /// promise, take back, or change what operators say of it.
     fn claim_capacity(
         &mut self,
         host: HostId,

@@ -75,7 +75,7 @@ async fn evict<S: Store>(context: &Context<S>, row: &Image) -> Result<Outcome, F
             continue;
         }
         match context.backends.storage.remove_image(host, row.id(), row.meta.version).await {
-            Ok(()) | Err(BackendError::NotFound(_)) => {}
+            Ok(()) | Err(BackendError::NotFound(_)) => context.registry.has_image(host, row.id(), false),
             Err(BackendError::Precondition(_) | BackendError::Unreachable(_)) => outcome = Outcome::Again(EVICT_AGAIN),
             Err(other) => return Err(other.into()),
         }
@@ -85,6 +85,17 @@ async fn evict<S: Store>(context: &Context<S>, row: &Image) -> Result<Outcome, F
 
 /// Makes a host have an image: sends it where it is not there yet. One transfer of an image to a host at a time.
 pub(super) async fn ensure_on_host<S: Store>(
+    context: &Context<S>,
+    host: cloud_domain::HostId,
+    id: cloud_domain::ImageId,
+) -> Result<(), Failure> {
+    let there = ensure(context, host, id).await;
+    // Placement likes hosts that have it.
+    context.registry.has_image(host, id, there.is_ok());
+    there
+}
+
+async fn ensure<S: Store>(
     context: &Context<S>,
     host: cloud_domain::HostId,
     id: cloud_domain::ImageId,

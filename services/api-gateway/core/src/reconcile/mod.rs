@@ -24,6 +24,7 @@
 //! [`Tx::guard`]: crate::ports::Tx::guard
 
 mod audit;
+mod host;
 mod image;
 mod instance;
 mod inventory;
@@ -41,10 +42,10 @@ use cloud_domain::{HostId, SessionId};
 use uuid::Uuid;
 
 use crate::{
-    model::{AgentRole, NewEvent, Resource},
+    model::{AgentRole, Host, HostMode, NewEvent, Resource},
     ports::{
-        BackendError, ComputeBackend, FetchError, ImageStore, NetworkBackend, StorageBackend, Store, StoreError, Tx,
-        WorkItem, WorkKind,
+        BackendError, ComputeBackend, Fencer, FetchError, ImageStore, NetworkBackend, StorageBackend, Store,
+        StoreError, Tx, WorkItem, WorkKind,
     },
     services::{HostRegistry, Settings},
 };
@@ -62,6 +63,8 @@ pub struct Backends {
     pub network: Arc<dyn NetworkBackend>,
     /// Image files.
     pub images: Arc<dyn ImageStore>,
+    /// What takes the power of a silent host away; none: only people say that one is dead.
+    pub fencer: Option<Arc<dyn Fencer>>,
 }
 
 /// How long work waits for a host's inventory before it is tried again later: a worker that waits is one less for other hosts.
@@ -154,6 +157,15 @@ impl<S: Store> Context<S> {
         Err(BackendError::Unreachable(format!("host {host}: its {role}-agent has not said yet what it has")))
     }
 
+    /// Whether a host was declared dead, and nothing is heard of it. Asked where it does not answer: of one that does, its agents are asked.
+    async fn is_dead(&self, host: HostId) -> Result<bool, StoreError> {
+        if !self.registry.heard_of(host).is_empty() {
+            return Ok(false);
+        }
+        let row: Option<Host> = self.store.get(*host.as_uuid()).await?;
+        Ok(row.is_some_and(|row| row.mode == HostMode::Fenced))
+    }
+
     /// Has work looked at. Where it does not hurry, not as new intent: an attempt that fails causes changes itself.
     async fn wake(&self, kind: WorkKind, ids: BTreeSet<Uuid>, hurry: bool) -> Result<(), StoreError> {
         if ids.is_empty() {
@@ -177,6 +189,7 @@ impl<S: Store> Context<S> {
             WorkKind::Image => image::reconcile(self, item).await,
             WorkKind::Vpc => network::reconcile(self, item).await,
             WorkKind::Orphan => orphan::reconcile(self, item).await,
+            WorkKind::Host => host::reconcile(self, item).await,
         }
     }
 }

@@ -13,7 +13,7 @@ use futures::future::join_all;
 
 use super::{Context, Failure, Outcome, locks::KeyedLocks};
 use crate::{
-    model::{AgentRole, Port, Subnet},
+    model::{AgentRole, HostMode, Port, Subnet},
     ports::{PluggedPort, SlicePort, SliceSubnet, Store, VpcSlice, VpcSnapshot, WorkItem},
 };
 
@@ -131,12 +131,18 @@ fn slice<S: Store>(context: &Context<S>, host: HostId, snapshot: &VpcSnapshot) -
     }
 }
 
+fn is_dead<S: Store>(context: &Context<S>, host: HostId) -> bool {
+    context.registry.mode(host) == HostMode::Fenced && context.registry.heard_of(host).is_empty()
+}
+
 /// Tells every host that has, or had, ports in the VPC. All are told, whoever fails.
 pub(super) async fn reconcile<S: Store>(context: &Context<S>, item: &WorkItem) -> Result<Outcome, Failure> {
     let vpc = VpcId::from(item.id);
     let Some(snapshot) = context.store.vpc_snapshot(vpc).await? else { return Ok(Outcome::Done) };
     let mut hosts: BTreeSet<HostId> = snapshot.ports.iter().map(|p| p.host).collect();
     hosts.extend(context.slices.hosts_of(vpc));
+    // One that is removed, or dead, is told when it comes back: what it has is older then.
+    hosts.retain(|host| context.registry.knows(*host) && !is_dead(context, *host));
     let told = join_all(hosts.into_iter().map(|host| tell(context, host, &snapshot))).await;
     told.into_iter().collect::<Result<Vec<_>, _>>()?;
     Ok(Outcome::Done)

@@ -11,7 +11,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::Instrument;
 
-use super::{Backends, Context, Failure, Outcome, audit, network::Slices, watch};
+use super::{Backends, Context, Failure, Outcome, audit, host, network::Slices, watch};
 use crate::{
     ports::{Store, StoreError, WorkItem},
     services::{HostRegistry, Settings},
@@ -57,6 +57,7 @@ impl<S: Store> Workers<S> {
         let watchers = tokio::spawn(watch::run(Arc::clone(&self.context), shutdown.clone()));
         let watchers = AbortOnDropHandle::new(watchers);
         let _auditor = AbortOnDropHandle::new(tokio::spawn(audit::run(Arc::clone(&self.context))));
+        let _fencing = AbortOnDropHandle::new(tokio::spawn(host::look_for_silent(Arc::clone(&self.context))));
         let mut tasks = JoinSet::new();
         let mut commits = self.context.store.commits();
         while !shutdown.is_cancelled() {

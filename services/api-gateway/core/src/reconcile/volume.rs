@@ -14,7 +14,12 @@ pub(super) async fn reconcile<S: Store>(context: &Context<S>, item: &WorkItem) -
         VolumeStatus::Error if read.data_missing => return volume_data::reconcile(context, item, &read).await,
         VolumeStatus::Creating | VolumeStatus::Error | VolumeStatus::Deleted => return Ok(Outcome::Done),
     }
-    if let Some(host) = read.host {
+    // Then its tombstone remembers that its data are to be removed.
+    let dead = match read.host {
+        Some(host) => context.is_dead(host).await?,
+        None => false,
+    };
+    if let Some(host) = read.host.filter(|_| !dead) {
         context.reach(host, AgentRole::Storage).await?;
         context.backends.storage.remove_volume(host, read.id(), read.meta.version).await?;
     }

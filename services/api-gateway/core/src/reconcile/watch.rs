@@ -38,6 +38,8 @@ pub(super) async fn run<S: Store>(context: Arc<Context<S>>, shutdown: Cancellati
                 tracing::warn!(error = &error as &dyn std::error::Error, "what other gateways hear is not known");
             }
         }
+        // Removed ones are nobody's any more.
+        watchers.retain(|host, _| context.registry.knows(*host));
         for (host, _) in context.registry.hosts() {
             // One that has ended has panicked: it is started again.
             if watchers.get(&host).is_none_or(AbortOnDropHandle::is_finished) {

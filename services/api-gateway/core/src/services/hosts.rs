@@ -1,5 +1,9 @@
 //! Hosts: what operators see of them, and what their agents say.
 
+mod modes;
+mod skew;
+mod update;
+
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use cloud_domain::{CloudId, HostId, HostName, ProjectId, SessionId};
@@ -11,9 +15,16 @@ use super::{
 };
 use crate::{
     CoreError, Kind,
-    model::{Agent, AgentRole, Caller, Host, HostCapacity, Instance, Labels, Meta, NewEvent, Orphan, Timestamp},
+    filter::{Filter, Term},
+    model::{
+        Agent, AgentRole, Caller, Host, HostCapacity, HostLimits, HostMode, Instance, Labels, Meta, NewEvent, Orphan,
+        Resource, STATE, Timestamp, Volume,
+    },
     ports::{HeardAgent, Query, Store, Tx},
 };
+
+pub(crate) use modes::{declare_dead, wake_all};
+pub use update::HostChange;
 
 /// An agent announces itself.
 #[derive(Debug, Clone)]
@@ -72,6 +83,14 @@ pub struct HostView {
     pub inventoried_at: Option<Timestamp>,
     /// What it has that no row knows there.
     pub orphans: u64,
+    /// Whether its agents answer.
+    pub answers: bool,
+    /// Load averages over one, five and fifteen minutes, in hundredths.
+    pub load: [u32; 3],
+    /// What of it may be promised, with what the gateway is told for all hosts filled in.
+    pub limits: HostLimits,
+    /// Virtual processors and memory (MiB) that may be promised in all.
+    pub promisable: (u64, u64),
 }
 
 /// The machines under the cloud.
@@ -94,7 +113,7 @@ fn plausible(capacity: &HostCapacity) -> Result<(), CoreError> {
 }
 
 /// Hosts belong to the cloud.
-fn nobody() -> ProjectId {
+pub(super) fn nobody() -> ProjectId {
     ProjectId::from(Uuid::nil())
 }
 
@@ -123,12 +142,23 @@ impl<S: Store> HostService<S> {
         plausible(&input.capacity)?;
         let mut tx = self.store.begin().await?;
         let known: Option<Host> = tx.get(*input.host.as_uuid()).await?;
+        if known.as_ref().is_some_and(|row| row.meta.deleted_at.is_some()) {
+            return Err(CoreError::Denied(format!(
+                "host `{}` ({}) was removed from the cloud: join it anew, under another id",
+                input.host_name, input.host
+            )));
+        }
+        skew::check(&input.host_name, input.role, &input.version)?;
         let is_new = known.is_none();
         let mut host = known.unwrap_or_else(|| Host {
             meta: Meta::new(*input.host.as_uuid(), nobody(), "", &input.host_name, Labels::new()),
             agents: BTreeMap::new(),
             capacity: HostCapacity::default(),
             boot_id: String::new(),
+            mode: HostMode::default(),
+            mode_reason: String::new(),
+            mode_since: Timestamp::now(),
+            limits: HostLimits::default(),
         });
         let agent = Agent {
             endpoint: input.endpoint.clone(),
@@ -139,7 +169,7 @@ impl<S: Store> HostService<S> {
         host.agents.insert(input.role, agent);
         host.boot_id.clone_from(&input.boot_id);
         host.meta.name.clone_from(&input.host_name);
-        let offered = input.capacity.clone();
+        let load = input.capacity.load;
         host.capacity.take(input.role, input.capacity);
         if is_new {
             super::lookup::insert(&mut tx, &host).await?;
@@ -158,13 +188,17 @@ impl<S: Store> HostService<S> {
                 version: input.version.clone(),
                 age: Duration::ZERO,
                 backend_error: String::new(),
+                load: [0; 3],
             };
             tx.register_agent(&heard).await?;
         }
         let reference = AgentRef { endpoint: input.endpoint, session: input.session };
         self.registry.registered(input.host, &input.host_name, input.role, reference, &input.version);
         tx.commit().await?;
-        self.registry.offers(input.host, input.role, &offered);
+        self.registry.learn(&host);
+        if input.role == AgentRole::Compute {
+            self.registry.loaded(input.host, load);
+        }
         // What may have happened on the host while the agent was away is found by taking its inventory. One that only tells a gateway about
         // itself again that was started anew has been asked already.
         let inventories = self.registry.inventories();
@@ -175,9 +209,7 @@ impl<S: Store> HostService<S> {
     }
 
     async fn set_capacity(&self, tx: &mut S::Tx, host: &Host) -> Result<(), CoreError> {
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // at most a few thousand
-        let vcpus = (f64::from(host.capacity.vcpus) * self.settings.cpu_overcommit) as u64;
-        let memory = host.capacity.memory_mib.saturating_sub(self.settings.memory_reserve_mib);
+        let (vcpus, memory) = update::promisable(&host.capacity, update::filled(&host.limits, &self.settings));
         Ok(tx.set_capacity(host.id(), vcpus, memory).await?)
     }
 
@@ -191,6 +223,9 @@ impl<S: Store> HostService<S> {
         if !self.registry.heartbeat(input.host, input.role, input.session, &input.backend_error) {
             return Ok(true);
         }
+        if input.role == AgentRole::Compute {
+            self.registry.loaded(input.host, input.capacity.load);
+        }
         if !was_up && self.registry.is_up(input.host) {
             self.registry.inventories().again(input.host);
         }
@@ -199,13 +234,12 @@ impl<S: Store> HostService<S> {
         }
         let mut tx = self.store.begin().await?;
         let Some(mut host) = tx.get::<Host>(*input.host.as_uuid()).await? else { return Ok(true) };
-        let offered = input.capacity.clone();
         host.capacity.take(input.role, input.capacity);
         tx.update(&mut host).await?;
         self.set_capacity(&mut tx, &host).await?;
         tx.commit().await?;
         // Not before: what could not be written is written at the next sign of life.
-        self.registry.offers(input.host, input.role, &offered);
+        self.registry.learn(&host);
         Ok(false)
     }
 
@@ -218,28 +252,70 @@ impl<S: Store> HostService<S> {
         self.view(any(&self.store, nobody(), id).await?).await
     }
 
-    /// All hosts (operators).
+    /// All hosts (operators). Filtered by state, a page may have fewer rows than was asked for, and more pages after it.
     ///
     /// # Errors
     /// Denied, invalid filter, order or page token.
     pub async fn list(&self, caller: &Caller, page: &PageRequest) -> Result<Page<HostView>, CoreError> {
         operator(caller, "see hosts")?;
-        let found: Page<Host> = page.list(&self.store, None, Query::default()).await?;
-        let mut rows = Vec::with_capacity(found.rows.len());
-        for row in found.rows {
-            rows.push(self.view(row).await?);
+        let (states, others): (Vec<Term>, Vec<Term>) =
+            Filter::parse(Host::FIELDS, &page.filter)?.terms().iter().cloned().partition(|t| t.field.name == STATE);
+        let states = Filter::of(states);
+        let mut page = PageRequest { filter: Filter::of(others).to_string(), ..page.clone() };
+        loop {
+            let found: Page<Host> = page.list(&self.store, None, Query::default()).await?;
+            let state = |row: &Host| HostState::of(row.mode, self.registry.is_up(row.id()));
+            let meant = |row: &Host| states.matches_by(|_| state(row).as_str().to_owned());
+            let mut rows = Vec::new();
+            for row in found.rows.into_iter().filter(meant) {
+                rows.push(self.view(row).await?);
+            }
+            // A page of nothing says nothing: on to the next one.
+            if !rows.is_empty() || found.next.is_empty() {
+                return Ok(Page { rows, next: found.next });
+            }
+            page.token = found.next;
         }
-        Ok(Page { rows, next: found.next })
     }
 
     /// A host's row with what is known beside it.
     pub(super) async fn view(&self, row: Host) -> Result<HostView, CoreError> {
-        let (state, reason) = self.registry.state(row.id());
-        let (vcpus_used, memory_used_mib) = self.store.capacity_used(row.id()).await?;
-        let instances = self.store.count::<Instance>("host_id", &row.id().to_string()).await?;
-        let orphans = self.store.count::<Orphan>("host_id", &row.id().to_string()).await?;
-        let (agents, inventoried_at) = (self.registry.health(row.id()), self.registry.inventories().at(row.id()));
-        Ok(HostView { row, state, reason, agents, vcpus_used, memory_used_mib, instances, inventoried_at, orphans })
+        let id = row.id();
+        let (answers, why) = self.registry.answers(id);
+        let state = HostState::of(row.mode, answers);
+        let (vcpus_used, memory_used_mib) = self.store.capacity_used(id).await?;
+        let instances = self.store.count::<Instance>("host_id", &id.to_string()).await?;
+        let orphans = self.store.count::<Orphan>("host_id", &id.to_string()).await?;
+        let mut reasons = vec![row.mode_reason.clone()];
+        match row.mode {
+            HostMode::Draining => {
+                let volumes = self.store.count::<Volume>("host_id", &id.to_string()).await?;
+                reasons.push(modes::holds(instances, volumes));
+            }
+            // Its reason says the state that does not show.
+            HostMode::Cordoned if !answers => reasons.push("cordoned".to_owned()),
+            _ => {}
+        }
+        if row.mode != HostMode::Removed {
+            reasons.push(why);
+        }
+        reasons.retain(|part| !part.is_empty());
+        let limits = update::filled(&row.limits, &self.settings);
+        Ok(HostView {
+            state,
+            reason: reasons.join("; "),
+            agents: self.registry.health(id),
+            vcpus_used,
+            memory_used_mib,
+            instances,
+            inventoried_at: self.registry.inventories().at(id),
+            orphans,
+            answers,
+            load: self.registry.load(id),
+            limits,
+            promisable: update::promisable(&row.capacity, limits),
+            row,
+        })
     }
 }
 

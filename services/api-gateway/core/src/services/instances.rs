@@ -1,18 +1,18 @@
 //! Instances: the calls on them.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use cloud_domain::{Incarnation, InstanceStatus, ProjectId};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    HostRegistry, Page, PageRequest, Settings, launch,
+    Explanation, HostRegistry, Page, PageRequest, Settings, explain, launch,
     launch::Launch,
     lookup::{any, check_etag, event, live, member},
 };
 use crate::{
     CoreError,
-    model::{Caller, Desired, Instance, InstanceType, Timestamp},
+    model::{Caller, Desired, Host, HostMode, Instance, InstanceType, Placed, Timestamp},
     ports::{Query, Store, Tx, WorkKind},
 };
 
@@ -37,6 +37,22 @@ impl<S: Store> InstanceService<S> {
     pub async fn launch(&self, caller: &Caller, request: Launch) -> Result<Instance, CoreError> {
         member(caller)?;
         launch::launch(&self.store, &self.registry, &self.settings, caller, request).await
+    }
+
+    /// Where a launch would place an instance now, and how long it took to find that out. Nothing is claimed or written.
+    ///
+    /// # Errors
+    /// As of [`Self::launch`].
+    pub async fn would_be_placed(&self, caller: &Caller, request: &Launch) -> Result<(Placed, Duration), CoreError> {
+        launch::would_be_placed(&self.store, &self.registry, &self.settings, caller, request).await
+    }
+
+    /// Why an instance is in its state, and why it is where it is.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn explain(&self, caller: &Caller, id: &str) -> Result<Explanation, CoreError> {
+        explain::explain(&self.store, &self.registry, caller, id).await
     }
 
     /// An instance by id or name.
@@ -85,6 +101,14 @@ impl<S: Store> InstanceService<S> {
             Stopping => return Err(refuse(&row, "start", "is stopping: wait until it is STOPPED")),
             Paused => return Err(refuse(&row, "start", "is paused")),
             Deleting | Deleted => return Err(refuse(&row, "start", "is being deleted")),
+        }
+        let host: Option<Host> = tx.get(*row.host.as_uuid()).await?;
+        if host.is_some_and(|host| host.mode == HostMode::Fenced) {
+            let message = format!(
+                "cannot start instance `{}`: host {}, which has its disks, was declared dead",
+                row.meta.name, row.host_name
+            );
+            return Err(CoreError::precondition("HOST_FENCED", message));
         }
         row.status = Starting;
         row.status_reason.clear();
@@ -162,9 +186,9 @@ impl<S: Store> InstanceService<S> {
             // Other gateways' commits may come without a wake-up: look once a second anyway.
             let next = Instant::now() + std::time::Duration::from_secs(1);
             if timeout_at(next.min(deadline), commits.changed()).await.is_err() && Instant::now() >= deadline {
-                let why = match self.registry.state(row.host) {
-                    (super::HostState::Up, _) => String::new(),
-                    (_, why) => format!(" (host {}: {why})", row.host_name),
+                let why = match self.registry.answers(row.host) {
+                    (true, _) => String::new(),
+                    (false, why) => format!(" (host {}: {why})", row.host_name),
                 };
                 return Err(CoreError::Deadline(format!(
                     "instance `{}` is still {}{why}; stopping it goes on",

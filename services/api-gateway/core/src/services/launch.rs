@@ -1,18 +1,22 @@
 //! Launching: everything an instance needs is claimed in one transaction, or nothing is.
 
-use cloud_domain::{Gib, HostId, Incarnation, InstanceId, InstanceStatus, MacAddr, PortId, ProjectId, VolumeId};
+use std::time::Duration;
+
+use cloud_domain::{Gib, Incarnation, InstanceId, InstanceStatus, MacAddr, PortId, ProjectId, VolumeId};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{
-    HostRegistry, Settings,
+    HostRegistry, Placement, Settings,
     lookup::{event, insert, labels, live, name},
+    placement::{self, Ask},
     quotas::claim,
 };
 use crate::{
     CoreError, Kind,
     model::{
-        Amounts, Caller, Desired, Disk, Image, ImageStatus, Instance, InstanceType, Labels, Limited, Meta, Nic, Port,
-        RestartPolicy, Subnet, Timestamp, Visibility, Volume, VolumeStatus, Vpc,
+        Amounts, Caller, Desired, Disk, Image, ImageStatus, Instance, InstanceType, Labels, Limited, Meta, Nic, Placed,
+        Port, RestartPolicy, Subnet, Timestamp, Visibility, Volume, VolumeStatus, Vpc,
     },
     ports::{Query, Store, Tx, WorkKind},
 };
@@ -42,12 +46,9 @@ pub struct Launch {
     pub root_disk_gib: u32,
     /// What happens when its guest ends by itself.
     pub restart_policy: RestartPolicy,
+    /// Where it shall be.
+    pub placement: Placement,
 }
-
-/// How many of the emptiest hosts are looked at first.
-const FIRST_CANDIDATES: u32 = 16;
-/// How many hosts with room are looked at before a launch gives up: all, since those that are away may be the emptiest.
-const CANDIDATES: u32 = 100_000;
 
 pub(super) async fn launch<S: Store>(
     store: &S,
@@ -59,6 +60,7 @@ pub(super) async fn launch<S: Store>(
     name(&request.name)?;
     labels(&request.labels)?;
     check_keys(&request.ssh_keys)?;
+    request.placement.check(caller)?;
     // A type never changes, so it is read before the one writer is taken.
     let kind = instance_type(store, &request.instance_type).await?;
     let mut tx = store.begin().await?;
@@ -73,7 +75,17 @@ pub(super) async fn launch<S: Store>(
     if tx.find::<Instance>(caller.project, &request.name).await?.is_some() {
         return Err(CoreError::AlreadyExists { kind: Kind::Instance, name: request.name });
     }
-    let (host, host_name) = place(&mut tx, registry, &kind, &data).await?;
+    let ask = Ask {
+        kind: &kind.meta.name,
+        vcpus: kind.vcpus,
+        memory_mib: kind.memory_mib,
+        image: image.id(),
+        pool_bytes: image.size_bytes,
+        placement: &request.placement,
+        pinned: placement::pinned(&data)?,
+    };
+    let (host, placed) = placement::place(&mut tx, store, registry, settings.placement, caller, &ask).await?;
+    let (host, host_name) = (host.id(), host.meta.name);
 
     let id = InstanceId::random();
     let meta = |id: Uuid, name: &str, labels| Meta::new(id, caller.project, &caller.project_name, name, labels);
@@ -152,6 +164,8 @@ pub(super) async fn launch<S: Store>(
         quick_ends: 0,
         restart_at: None,
         missing: Vec::new(),
+        anti_affinity_group: request.placement.group,
+        placed: Some(placed),
     };
     insert(&mut tx, &instance).await?;
     tx.insert(&root).await?;
@@ -164,6 +178,33 @@ pub(super) async fn launch<S: Store>(
     tx.event(event(caller, &instance, "instance.launch")).await?;
     tx.commit().await?;
     Ok(instance)
+}
+
+/// Chooses a host as a launch does, and claims nothing of it.
+pub(super) async fn would_be_placed<S: Store>(
+    store: &S,
+    registry: &HostRegistry,
+    settings: &Settings,
+    caller: &Caller,
+    request: &Launch,
+) -> Result<(Placed, Duration), CoreError> {
+    request.placement.check(caller)?;
+    let kind = instance_type(store, &request.instance_type).await?;
+    let mut tx = store.begin().await?;
+    let image = visible_image(&mut tx, caller, &request.image).await?;
+    let data = data_volumes(&mut tx, caller, &request.volumes).await?;
+    let ask = Ask {
+        kind: &kind.meta.name,
+        vcpus: kind.vcpus,
+        memory_mib: kind.memory_mib,
+        image: image.id(),
+        pool_bytes: image.size_bytes,
+        placement: &request.placement,
+        pinned: placement::pinned(&data)?,
+    };
+    let begun = Instant::now();
+    let (_, placed) = placement::place(&mut tx, store, registry, settings.placement, caller, &ask).await?;
+    Ok((placed, begun.elapsed()))
 }
 
 /// What the instance and its root disk will hold of the project's quota: see `model::held_by_instance` and `model::held_by_volume`.
@@ -292,54 +333,4 @@ async fn attach<T: Tx>(tx: &mut T, mut volume: Volume, instance: &Instance) -> R
     volume.instance_name.clone_from(&instance.meta.name);
     tx.update(&mut volume).await?;
     Ok(())
-}
-
-/// Chooses a host that is UP and claims its capacity. Data volumes decide where they already are.
-async fn place<T: Tx>(
-    tx: &mut T,
-    registry: &HostRegistry,
-    kind: &InstanceType,
-    data: &[Volume],
-) -> Result<(HostId, String), CoreError> {
-    let mut bound = data.iter().filter_map(|v| v.host.map(|h| (h, v)));
-    let pinned = bound.next();
-    if let Some((host, first)) = pinned
-        && let Some((_, other)) = bound.find(|(h, _)| *h != host)
-    {
-        let message = format!(
-            "volume `{}` is on host {} and volume `{}` on host {}: an instance can have volumes of one host only",
-            first.meta.name, first.host_name, other.meta.name, other.host_name
-        );
-        return Err(CoreError::precondition("VOLUMES_ON_DIFFERENT_HOSTS", message));
-    }
-    // The emptiest that is UP is nearly always among the first; all are looked at before a launch is refused.
-    for limit in [FIRST_CANDIDATES, CANDIDATES] {
-        let candidates = match pinned {
-            Some((host, _)) => vec![host],
-            None => tx.hosts_with_room(kind.vcpus, kind.memory_mib, limit).await?,
-        };
-        for host in candidates {
-            if registry.is_up(host) && tx.claim_capacity(host, kind.vcpus, kind.memory_mib).await? {
-                return Ok((host, registry.name(host)));
-            }
-        }
-    }
-    let names = registry.hosts();
-    Err(no_host(registry, &names, kind, pinned.map(|(h, _)| h)))
-}
-
-fn no_host(
-    registry: &HostRegistry,
-    names: &[(HostId, String)],
-    kind: &InstanceType,
-    pinned: Option<HostId>,
-) -> CoreError {
-    let why = |(id, name): &(HostId, String)| match registry.state(*id) {
-        (super::HostState::Unreachable, reason) => format!("{name}: UNREACHABLE, {reason}"),
-        _ if pinned.is_some_and(|p| p != *id) => format!("{name}: a volume is on another host"),
-        _ => format!("{name}: fewer than {} vCPUs or {} MiB unpromised", kind.vcpus, kind.memory_mib),
-    };
-    let hosts: Vec<_> = names.iter().take(20).map(why).collect();
-    let list = if hosts.is_empty() { "no host has joined".to_owned() } else { hosts.join("; ") };
-    CoreError::Exhausted { reason: "NO_HOST", message: format!("no host for type `{}`: {list}", kind.meta.name) }
 }

@@ -6,6 +6,7 @@ mod audit;
 mod bootstrap;
 mod console;
 mod events;
+mod explain;
 mod hosts;
 mod identity;
 mod images;
@@ -16,6 +17,7 @@ mod launch;
 mod lookup;
 mod orphans;
 mod page;
+mod placement;
 mod projects;
 mod quotas;
 mod registry;
@@ -32,7 +34,9 @@ pub use bootstrap::bootstrap;
 pub(crate) use bootstrap::is_of_the_file;
 pub use console::{ConsoleService, ConsoleTicket};
 pub use events::{EventFilter, EventService};
-pub use hosts::{HeartbeatInput, HostService, HostView, RegisterInput};
+pub use explain::Explanation;
+pub use hosts::{HeartbeatInput, HostChange, HostService, HostView, RegisterInput};
+pub(crate) use hosts::{declare_dead, wake_all};
 pub use identity::{IdentityService, KeyHash, SECRET_PREFIX, new_secret};
 pub use images::{ImageService, NewImage};
 pub use instances::InstanceService;
@@ -40,9 +44,10 @@ pub use inventories::Inventories;
 pub use launch::Launch;
 pub use orphans::{Adoption, OrphanService};
 pub use page::{Page, PageRequest};
+pub use placement::{Placement, Strategy};
 pub use projects::ProjectService;
 pub use quotas::{QuotaService, QuotaView};
-pub use registry::{AgentHealth, AgentRef, HostRegistry, HostState};
+pub use registry::{AgentHealth, AgentRef, Facts, HostRegistry, HostState};
 pub use requests::{Known, RequestService};
 pub use volumes::{NewVolume, VolumeService};
 pub use vpcs::{NewSubnet, NewVpc, VpcService};
@@ -98,6 +103,10 @@ pub struct Settings {
     pub tombstone_retention: Duration,
     /// How long the work of a gateway that is gone stays its own; it is kept by renewing it at a third of that.
     pub work_lease: Duration,
+    /// How hosts that pass every filter are ordered.
+    pub placement: Strategy,
+    /// How long a host must be silent before the fence command is run, where there is one.
+    pub fence_after: Duration,
 }
 
 impl Default for Settings {
@@ -124,6 +133,8 @@ impl Default for Settings {
             audit_interval: Duration::from_secs(600),
             tombstone_retention: Duration::from_secs(365 * 24 * 3600),
             work_lease: Duration::from_secs(20),
+            placement: Strategy::default(),
+            fence_after: Duration::from_secs(60),
         }
     }
 }

@@ -72,6 +72,9 @@ impl<S: Store> OrphanService<S> {
         operator(caller, "adopt orphans")?;
         let mut tx = self.store.begin().await?;
         let mut orphan = find(&mut tx, &request.host, &request.orphan).await?;
+        // Nobody removes the host meanwhile.
+        tx.lock_capacity_used(orphan.host).await?;
+        find(&mut tx, &orphan.host.to_string(), &request.orphan).await?;
         adoptable(&orphan)?;
         let users: Vec<Orphan> = tx.list(&Query::by("host_id", &orphan.host)).await?;
         if let Some(user) = users.iter().find(|o| o.volumes.iter().any(|v| *v.as_uuid() == orphan.object)) {

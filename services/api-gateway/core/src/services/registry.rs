@@ -4,29 +4,27 @@
 //! it hears. A gateway that starts knows the agents as they last registered, and blames none of them until one full timeout has passed in
 //! which a heartbeat could have been received.
 
+mod standing;
+
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use cloud_domain::{HostId, SessionId};
-use tokio::time::Instant;
+use cloud_domain::{HostId, ImageId, SessionId};
+use tokio::{sync::broadcast, time::Instant};
 
 use super::Inventories;
 use crate::{
-    model::{AgentRole, Host, HostCapacity, Timestamp},
+    model::{AgentRole, Host, HostCapacity, HostMode, Labels, Timestamp},
     ports::HeardAgent,
 };
 
-/// What operators see of a host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HostState {
-    /// All three agents answer, and their backends work.
-    Up,
-    /// One does not.
-    Unreachable,
-}
+pub use standing::{Facts, HostState};
+
+/// Removed hosts that whoever closes their connections has not heard of yet, at most.
+const REMOVALS: usize = 256;
 
 /// Where an agent is, and which run of it calls are addressed to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,14 +59,40 @@ struct Entry {
     /// The last sign of life that the other gateways know of.
     shared: Option<Instant>,
     backend_error: String,
+    load: [u32; 3],
 }
 
 #[derive(Debug, Default)]
 struct HostEntry {
     name: String,
+    /// Of the row that is known.
+    version: u64,
     agents: BTreeMap<AgentRole, Entry>,
     /// What the database has of the host's capacity, coarsely.
     capacity: HostCapacity,
+    /// The same as it was last written.
+    offered: HostCapacity,
+    mode: HostMode,
+    mode_reason: String,
+    labels: Labels,
+    /// Images that are known to be there. Others may be too.
+    images: HashSet<ImageId>,
+}
+
+impl HostEntry {
+    fn take(&mut self, host: &Host) {
+        // Rows are heard of in no order: what is written first may be told last.
+        if host.meta.version <= self.version {
+            return;
+        }
+        self.version = host.meta.version;
+        self.name.clone_from(&host.meta.name);
+        self.capacity = host.capacity.coarse();
+        self.offered.clone_from(&host.capacity);
+        self.mode = host.mode;
+        self.mode_reason.clone_from(&host.mode_reason);
+        self.labels.clone_from(&host.meta.labels);
+    }
 }
 
 /// How far apart two pulses may be: they come every second. Further apart, this process did not run.
@@ -99,13 +123,15 @@ pub struct HostRegistry {
     hosts: Mutex<HashMap<HostId, HostEntry>>,
     pulse: Mutex<Option<Pulse>>,
     inventories: Inventories,
+    removals: broadcast::Sender<HostId>,
 }
 
 impl HostRegistry {
     /// An empty registry; an agent is silent after `timeout`.
     #[must_use]
     pub fn new(timeout: Duration) -> Self {
-        Self { timeout, hosts: Mutex::default(), pulse: Mutex::default(), inventories: Inventories::default() }
+        let (hosts, pulse, inventories) = (Mutex::default(), Mutex::default(), Inventories::default());
+        Self { timeout, hosts, pulse, inventories, removals: broadcast::Sender::new(REMOVALS) }
     }
 
     /// What is known of the hosts' inventories.
@@ -137,7 +163,7 @@ impl HostRegistry {
             let reference = AgentRef { endpoint: agent.endpoint.clone(), session: agent.session };
             self.put(host.id(), &host.meta.name, *role, reference, &agent.version, None);
         }
-        self.lock().entry(host.id()).or_default().capacity = host.capacity.coarse();
+        self.lock().entry(host.id()).or_default().take(host);
     }
 
     /// An agent registered.
@@ -160,16 +186,39 @@ impl HostRegistry {
         let version = version.to_owned();
         entry.agents.insert(
             role,
-            Entry { agent, version, seen: Instant::now(), seen_at, shared: None, backend_error: String::new() },
+            Entry {
+                agent,
+                version,
+                seen: Instant::now(),
+                seen_at,
+                shared: None,
+                backend_error: String::new(),
+                load: [0; 3],
+            },
         );
     }
 
-    /// Takes over what another gateway wrote of a host: its name and what it has.
+    /// Takes over what was written of a host, by whichever gateway.
     pub(crate) fn learn(&self, host: &Host) {
-        let mut hosts = self.lock();
-        let entry = hosts.entry(host.id()).or_default();
-        host.meta.name.clone_into(&mut entry.name);
-        entry.capacity = host.capacity.coarse();
+        if host.mode == HostMode::Removed {
+            self.forget(host.id());
+        } else {
+            self.lock().entry(host.id()).or_default().take(host);
+        }
+    }
+
+    /// A host was removed: its agents are nobody's any more.
+    fn forget(&self, host: HostId) {
+        if self.lock().remove(&host).is_some() {
+            // Nobody may be listening.
+            self.removals.send(host).ok();
+        }
+    }
+
+    /// Hosts that are removed from now on, by whichever gateway: their connections are to be closed.
+    #[must_use]
+    pub fn removals(&self) -> broadcast::Receiver<HostId> {
+        self.removals.subscribe()
     }
 
     /// The agents that were heard here, since the other gateways were last told of it.
@@ -185,6 +234,7 @@ impl HostRegistry {
             version: a.version.clone(),
             age: a.seen.elapsed(),
             backend_error: a.backend_error.clone(),
+            load: a.load,
         };
         news.map(heard).collect()
     }
@@ -203,8 +253,9 @@ impl HostRegistry {
         }
         let agent = AgentRef { endpoint: heard.endpoint, session: heard.session };
         let seen_at = Some(Timestamp::now().minus(heard.age));
-        let (version, backend_error) = (heard.version, heard.backend_error);
-        host.agents.insert(heard.role, Entry { agent, version, seen, seen_at, shared: Some(seen), backend_error });
+        let (version, backend_error, load) = (heard.version, heard.backend_error, heard.load);
+        host.agents
+            .insert(heard.role, Entry { agent, version, seen, seen_at, shared: Some(seen), backend_error, load });
     }
 
     /// An agent gave a sign of life. False where this is not the session that is known: it must register.
@@ -230,6 +281,7 @@ impl HostRegistry {
         now.take(role, capacity.coarse());
         let differs = now != entry.capacity;
         entry.capacity = now;
+        entry.offered.take(role, capacity.clone());
         differs
     }
 
@@ -254,44 +306,6 @@ impl HostRegistry {
         let mut now = entry.capacity.clone();
         now.take(role, capacity.coarse());
         now != entry.capacity
-    }
-
-    /// A host's state, and why.
-    #[must_use]
-    pub fn state(&self, host: HostId) -> (HostState, String) {
-        let hosts = self.lock();
-        let Some(entry) = hosts.get(&host) else {
-            return (HostState::Unreachable, "no agent has registered".to_owned());
-        };
-        let mut wrong = Vec::new();
-        for role in AgentRole::ALL {
-            match entry.agents.get(&role) {
-                None => wrong.push(format!("the {}-agent has not registered", role.as_str())),
-                Some(a) if self.silence_of(a) > self.timeout => {
-                    wrong.push(format!(
-                        "the {}-agent has been silent for {} s",
-                        role.as_str(),
-                        a.seen.elapsed().as_secs()
-                    ));
-                }
-                Some(a) if !a.backend_error.is_empty() => {
-                    wrong.push(format!("the {}-agent's backend does not work: {}", role.as_str(), a.backend_error));
-                }
-                // Its hypervisor is being looked at: until then there is nothing to promise.
-                Some(_) if role == AgentRole::Compute && entry.capacity.vcpus == 0 => {
-                    wrong.push("the compute-agent has not said yet what the host has".to_owned());
-                }
-                Some(_) => {}
-            }
-        }
-        let state = if wrong.is_empty() { HostState::Up } else { HostState::Unreachable };
-        (state, wrong.join("; "))
-    }
-
-    /// Whether a host is UP.
-    #[must_use]
-    pub fn is_up(&self, host: HostId) -> bool {
-        self.state(host).0 == HostState::Up
     }
 
     /// How a host's agents do.
@@ -331,75 +345,4 @@ impl HostRegistry {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn offer(registry: &HostRegistry, host: HostId) {
-        let capacity = HostCapacity { vcpus: 2, ..HostCapacity::default() };
-        registry.offers(host, AgentRole::Compute, &capacity);
-    }
-
-    fn agent() -> AgentRef {
-        AgentRef { endpoint: "unix:/x".into(), session: SessionId::random() }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_host_is_up_while_all_three_agents_give_signs_of_life() {
-        let registry = HostRegistry::new(Duration::from_secs(10));
-        let host = HostId::random();
-        let agents: Vec<_> = AgentRole::ALL.into_iter().map(|r| (r, agent())).collect();
-        for (role, a) in &agents[..2] {
-            registry.registered(host, "h1", *role, a.clone(), "0.1.0");
-        }
-        offer(&registry, host);
-        assert_eq!(registry.state(host).1, "the network-agent has not registered");
-        registry.registered(host, "h1", AgentRole::Network, agents[2].1.clone(), "0.1.0");
-        assert!(registry.is_up(host));
-        tokio::time::advance(Duration::from_secs(9)).await;
-        assert!(registry.heartbeat(host, AgentRole::Compute, agents[0].1.session, ""));
-        tokio::time::advance(Duration::from_secs(2)).await;
-        assert_eq!(
-            registry.state(host).1,
-            "the storage-agent has been silent for 11 s; the network-agent has been silent for 11 s"
-        );
-        assert!(
-            !registry.heartbeat(host, AgentRole::Compute, SessionId::random(), ""),
-            "another session must register"
-        );
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_process_that_stood_still_blames_nobody() {
-        let registry = HostRegistry::new(Duration::from_secs(10));
-        let host = HostId::random();
-        for role in AgentRole::ALL {
-            registry.registered(host, "h1", role, agent(), "0.1.0");
-        }
-        offer(&registry, host);
-        registry.pulse();
-        tokio::time::advance(Duration::from_secs(60)).await;
-        assert!(registry.is_up(host), "before it notices that it stood still");
-        registry.pulse();
-        assert!(registry.is_up(host), "and after");
-        for _ in 0..11 {
-            tokio::time::advance(Duration::from_secs(1)).await;
-            registry.pulse();
-        }
-        assert!(!registry.is_up(host) && registry.silence(host, AgentRole::Compute).is_some());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_broken_backend_makes_a_host_unreachable_and_is_named() {
-        let registry = HostRegistry::new(Duration::from_secs(10));
-        let host = HostId::random();
-        for role in AgentRole::ALL {
-            let a = agent();
-            registry.registered(host, "h1", role, a.clone(), "0.1.0");
-            registry.heartbeat(host, role, a.session, if role == AgentRole::Compute { "libvirt is down" } else { "" });
-        }
-        assert_eq!(
-            registry.state(host),
-            (HostState::Unreachable, "the compute-agent's backend does not work: libvirt is down".into())
-        );
-    }
-}
+mod tests;

@@ -18,6 +18,7 @@ mod filter;
 mod identity;
 mod notify;
 mod open;
+mod placement;
 mod quota;
 mod read;
 mod requests;

@@ -5,7 +5,9 @@ use std::time::Duration;
 use cloud_core::{
     Kind,
     model::{DoneRequest, Event, Quota, Resource, Timestamp, Value},
-    ports::{Audited, Changes, EventQuery, HeardAgent, Query, Store, StoreError, VpcSnapshot, WorkItem},
+    ports::{
+        Audited, Changes, EventQuery, HeardAgent, Query, Store, StoreError, VpcSnapshot, WorkItem, WorkKind, WorkState,
+    },
 };
 use cloud_domain::{CloudId, HostId, ProjectId, VpcId};
 use tokio::sync::watch;
@@ -84,6 +86,13 @@ impl Store for SqlStore {
         let subnets = rows::list(self.inner.dialect, &mut snapshot, &Query::by("vpc_id", &vpc)).await?;
         let ports = rows::list(self.inner.dialect, &mut snapshot, &Query::by("vpc_id", &vpc)).await?;
         Ok(Some(VpcSnapshot { vpc: rows::body(&row)?, generation: count(&row, 1)?, subnets, ports }))
+    }
+
+    async fn vpc_generation(&self, vpc: VpcId) -> Result<Option<u64>, StoreError> {
+        let mut reader = self.reader().await?;
+        let sql = "SELECT generation FROM vpcs WHERE id = $1";
+        let row = statement(sql).bind(vpc.to_string()).fetch_optional(&mut reader).await.map_err(from_database)?;
+        row.map(|row| count(&row, 0)).transpose()
     }
 
     async fn capacity_used(&self, host: HostId) -> Result<(u64, u64), StoreError> {
@@ -187,6 +196,10 @@ impl Store for SqlStore {
         error: Option<&str>,
     ) -> Result<(), StoreError> {
         work::finish(self, item, again, error).await
+    }
+
+    async fn work(&self, kind: WorkKind, id: Uuid) -> Result<Option<WorkState>, StoreError> {
+        work::state(self, kind, id).await
     }
 
     async fn work_status(&self) -> Result<(Option<Duration>, u64, Duration), StoreError> {

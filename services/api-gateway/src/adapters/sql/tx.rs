@@ -4,11 +4,10 @@ use std::net::Ipv4Addr;
 
 use cloud_core::{
     model::{Amounts, DoneRequest, NewEvent, RequestKey, Resource, Timestamp, Value},
-    ports::{Claim, HeardAgent, Query, Store, StoreError, Tx, WorkItem, WorkKind},
+    ports::{Claim, Fill, HeardAgent, Query, StoreError, Tx, WorkItem, WorkKind},
 };
 use cloud_domain::{Cidr, HostId, ProjectId, SubnetId, Vni, VpcId};
 use cloud_service_kit::context::current_trace;
-use rand::seq::SliceRandom;
 use tokio::sync::OwnedSemaphorePermit;
 use uuid::Uuid;
 
@@ -19,7 +18,7 @@ use super::{
     engine::{Connection, DatabaseError, statement},
     error::fault,
     error::from_database,
-    quota, requests, retention, rows, truth,
+    placement, quota, requests, retention, rows, truth,
     writer::Loan,
 };
 
@@ -196,28 +195,27 @@ impl Tx for SqlTx {
         }
     }
 
-    async fn hosts_with_room(&mut self, vcpus: u32, memory_mib: u32, limit: u32) -> Result<Vec<HostId>, StoreError> {
-        let sql = "SELECT id FROM hosts WHERE deleted_at IS NULL AND vcpus_used + $1 <= vcpus_total AND memory_used + $2 <= memory_total \
-                   ORDER BY fill, id LIMIT $3";
-        let query = statement(sql).bind(i64::from(vcpus)).bind(i64::from(memory_mib)).bind(i64::from(limit));
-        let found = query.fetch_all(self.connection()?).await.map_err(from_database)?;
-        let mut hosts = found
-            .iter()
-            .map(|r| r.try_get::<&str>(0).map_err(from_database)?.parse().map_err(fault))
-            .collect::<Result<Vec<HostId>, _>>()?;
-        if !self.store.is_exclusive() {
-            // Launches at once would all wait for the row of the same host.
-            hosts.shuffle(&mut rand::rng());
-        }
-        Ok(hosts)
+    async fn hosts_with_room(
+        &mut self,
+        vcpus: u32,
+        memory_mib: u32,
+        order: Fill,
+        among: Option<&[HostId]>,
+        limit: u32,
+    ) -> Result<Vec<(HostId, u64)>, StoreError> {
+        placement::hosts_with_room(self.connection()?, (vcpus, memory_mib), order, among, limit).await
+    }
+
+    async fn group_hosts(&mut self, project: ProjectId, group: &str) -> Result<Vec<(HostId, u64)>, StoreError> {
+        placement::group_hosts(self.connection()?, project, group).await
+    }
+
+    async fn forget_agents(&mut self, host: HostId) -> Result<(), StoreError> {
+        agents::forget(self, host).await
     }
 
     async fn claim_capacity(&mut self, host: HostId, vcpus: u32, memory_mib: u32) -> Result<bool, StoreError> {
-        let sql = "UPDATE hosts SET vcpus_used = vcpus_used + $1, memory_used = memory_used + $2, \
-                   fill = ((memory_used + $2) * 1000) / memory_total \
-                   WHERE id = $3 AND vcpus_used + $1 <= vcpus_total AND memory_used + $2 <= memory_total";
-        let query = statement(sql).bind(i64::from(vcpus)).bind(i64::from(memory_mib)).bind(host.to_string());
-        Ok(query.execute(self.connection()?).await.map_err(from_database)? == 1)
+        placement::claim(self.connection()?, host, (vcpus, memory_mib)).await
     }
 
     async fn lock_capacity_used(&mut self, host: HostId) -> Result<(u64, u64), StoreError> {
@@ -229,11 +227,7 @@ impl Tx for SqlTx {
     }
 
     async fn release_capacity(&mut self, host: HostId, vcpus: u32, memory_mib: u32) -> Result<(), StoreError> {
-        let sql = "UPDATE hosts SET vcpus_used = vcpus_used - $1, memory_used = memory_used - $2, \
-                   fill = CASE WHEN memory_total > 0 THEN ((memory_used - $2) * 1000) / memory_total ELSE 0 END WHERE id = $3";
-        let query = statement(sql).bind(i64::from(vcpus)).bind(i64::from(memory_mib)).bind(host.to_string());
-        query.execute(self.connection()?).await.map_err(from_database)?;
-        Ok(())
+        placement::release(self.connection()?, host, (vcpus, memory_mib)).await
     }
 
     async fn open_quota(&mut self, project: ProjectId, used: &Amounts) -> Result<(), StoreError> {
@@ -262,17 +256,7 @@ impl Tx for SqlTx {
     }
 
     async fn set_capacity(&mut self, host: HostId, vcpus: u64, memory_mib: u64) -> Result<(), StoreError> {
-        let (vcpus, memory) = (i64::try_from(vcpus).map_err(fault)?, i64::try_from(memory_mib).map_err(fault)?);
-        let sql = "UPDATE hosts SET vcpus_total = $1, memory_total = $2, \
-                   fill = CASE WHEN $2 > 0 THEN (memory_used * 1000) / $2 ELSE 0 END WHERE id = $3";
-        statement(sql)
-            .bind(vcpus)
-            .bind(memory)
-            .bind(host.to_string())
-            .execute(self.connection()?)
-            .await
-            .map_err(from_database)?;
-        Ok(())
+        placement::set_capacity(self.connection()?, host, (vcpus, memory_mib)).await
     }
 
     async fn free_address(&mut self, subnet: SubnetId, cidr: Cidr) -> Result<Option<Ipv4Addr>, StoreError> {

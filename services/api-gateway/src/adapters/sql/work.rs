@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cloud_core::{
     model::Timestamp,
-    ports::{StoreError, WorkItem, WorkKind},
+    ports::{StoreError, WorkItem, WorkKind, WorkState},
 };
 use uuid::Uuid;
 
@@ -142,4 +142,21 @@ pub(super) async fn status(store: &SqlStore) -> Result<(Option<Duration>, u64, D
         u64::try_from(due).unwrap_or(0),
         oldest.map_or(Duration::ZERO, |at| now.since(Timestamp(at))),
     ))
+}
+
+pub(super) async fn state(store: &SqlStore, kind: WorkKind, id: Uuid) -> Result<Option<WorkState>, StoreError> {
+    let mut reader = store.inner.readers.acquire().await.map_err(from_database)?;
+    let now = store.inner.dialect.now(&mut reader).await.map_err(from_database)?;
+    let sql = "SELECT due_at, lease_until, attempts, last_error FROM work WHERE kind = $1 AND id = $2";
+    let query = statement(sql).bind(kind.as_str()).bind(id.to_string());
+    let Some(row) = query.fetch_optional(&mut reader).await.map_err(from_database)? else { return Ok(None) };
+    let due: Option<i64> = row.try_get(0).map_err(from_database)?;
+    let leased: Option<i64> = row.try_get(1).map_err(from_database)?;
+    let attempts: i64 = row.try_get(2).map_err(from_database)?;
+    Ok(Some(WorkState {
+        due_in: due.map(|at| Timestamp(at).since(now)),
+        is_under_way: leased.is_some_and(|until| until > now.0),
+        attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
+        last_error: row.try_get(3).map_err(from_database)?,
+    }))
 }

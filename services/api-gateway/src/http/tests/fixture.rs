@@ -178,6 +178,7 @@ async fn host(services: &Services<SqlStore>) {
             datapath: "netdev".into(),
             switch_version: "Open vSwitch 3.1.0".into(),
             tunnel_address: String::new(),
+            load: [12, 34, 56],
         };
         let input = RegisterInput {
             host,

@@ -3,7 +3,7 @@
 use axum::{body::Body, http::Request};
 use cloud_contracts::v1::{self, volume_service_client::VolumeServiceClient};
 use cloud_core::{
-    model::{Event, Instance, Labels, Meta, Orphan, OrphanKind},
+    model::{Event, Host, HostCapacity, HostLimits, HostMode, Instance, Labels, Meta, Orphan, OrphanKind, Timestamp},
     ports::{Store, Tx},
 };
 use cloud_domain::{InstanceStatus, ProjectId};
@@ -57,7 +57,9 @@ fn call(rpc: &str) -> Option<(Option<InstanceStatus>, Value)> {
         "CreateApiKey" => (None, json!({"name": "two", "role": "MEMBER"})),
         "RotateApiKey" | "AdoptOrphan" => (None, json!({})),
         "UpdateQuota" => (None, json!({"limits": {"vpcs": "77"}})),
-        "DeleteProject" | "RevokeApiKey" | "RemoveOrphan" => (None, Value::Null),
+        "DeleteProject" | "RevokeApiKey" | "RemoveOrphan" | "RemoveHost" => (None, Value::Null),
+        "CordonHost" | "UncordonHost" | "DrainHost" | "FenceHost" => (None, json!({})),
+        "UpdateHost" => (None, json!({"host": {"vcpus_reserved": 1}, "update_mask": "vcpus_reserved"})),
         _ => return None,
     })
 }
@@ -94,7 +96,19 @@ async fn with_one_of_each() -> Cloud {
         removing: false,
         by_tombstone: false,
     };
+    // One that never said anything, and holds nothing.
+    let silent = Host {
+        meta: Meta::new(Uuid::new_v4(), nobody, "", "h9", Labels::new()),
+        agents: std::collections::BTreeMap::new(),
+        capacity: HostCapacity::default(),
+        boot_id: String::new(),
+        mode: HostMode::Active,
+        mode_reason: String::new(),
+        mode_since: Timestamp::now(),
+        limits: HostLimits::default(),
+    };
     let mut tx = cloud.store.begin().await.unwrap();
+    tx.insert(&silent).await.unwrap();
     tx.insert(&orphan).await.unwrap();
     tx.commit().await.unwrap();
     cloud
@@ -117,7 +131,14 @@ async fn every_mutation_is_made_once() {
         if let Some(status) = status {
             cloud.is("one", status).await;
         }
-        let id = if path.starts_with("/hosts") { "h1" } else { "one" };
+        if short == "UncordonHost" {
+            assert_eq!(cloud.post("/hosts/h9/cordon", json!({})).await.status, 200);
+        }
+        let id = match path {
+            _ if path.contains("{orphan}") => "h1",
+            _ if path.starts_with("/hosts") => "h9",
+            _ => "one",
+        };
         let path = path.replace("{vpc}", "default").replace("{project}", "default");
         let path = path.replace("{id}", id).replace("{orphan}", ORPHAN);
         let first = cloud.once(verb, &path, &body, "id 1").await;

@@ -3,7 +3,7 @@
 use std::{fs, path::PathBuf};
 
 use clap::{Args, ValueEnum};
-use cloud_contracts::v1::{Instance, LaunchInstanceRequest, VolumeAttachment, instance::RestartPolicy};
+use cloud_contracts::v1::{Instance, LaunchInstanceRequest, Placement, VolumeAttachment, instance::RestartPolicy};
 use tokio::time::Instant;
 
 use super::start::running;
@@ -50,9 +50,50 @@ pub struct Launch {
     #[command(flatten)]
     labels: Labels,
     #[command(flatten)]
+    place: Place,
+    #[command(flatten)]
     wait: WaitArgs,
     #[command(flatten)]
     output: OutputArgs,
+}
+
+/// Where it may go.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Placement")]
+pub struct Place {
+    /// A label that the host must have; may be repeated
+    #[arg(long = "host-label", value_name = "KEY=VALUE", value_parser = host_label)]
+    host_labels: Vec<(String, String)>,
+    /// The group whose instances go to different hosts, where there is room
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "GROUP")]
+    anti_affinity: String,
+    /// They must go to different hosts
+    #[arg(long, requires = "anti_affinity")]
+    anti_affinity_required: bool,
+    /// The host, by name or id (operators) [default: the best one]
+    #[arg(long = "on", default_value = "", hide_default_value = true, value_name = "HOST")]
+    host: String,
+    /// What its guest must run under: kvm or tcg [default: either]
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "ACCELERATOR")]
+    accelerator: String,
+}
+
+fn host_label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or_else(|| "must be KEY=VALUE".to_owned())?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+impl Place {
+    fn placement(self) -> Option<Placement> {
+        let placement = Placement {
+            host_labels: self.host_labels.into_iter().collect(),
+            anti_affinity_group: self.anti_affinity,
+            anti_affinity_required: self.anti_affinity_required,
+            host: self.host,
+            accelerator: self.accelerator,
+        };
+        (placement != Placement::default()).then_some(placement)
+    }
 }
 
 /// What happens when a guest ends by itself. One that its user stopped stays stopped under every policy.
@@ -113,6 +154,7 @@ impl Launch {
             subnet: self.subnet,
             volumes: self.volumes.into_iter().map(|volume| VolumeAttachment { volume }).collect(),
             labels: self.labels.into_map(),
+            placement: self.place.placement(),
             ssh_keys,
             user_data: self.user_data.map(Text::read).transpose()?.unwrap_or_default(),
             root_disk_gib: self.root_disk,

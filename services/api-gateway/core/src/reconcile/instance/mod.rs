@@ -1,5 +1,6 @@
 //! Instances: running, stopped or gone, as intended.
 
+mod dead;
 mod down;
 mod ended;
 mod remove;
@@ -19,6 +20,7 @@ pub(super) async fn reconcile<S: Store>(context: &Context<S>, item: &WorkItem) -
         return Ok(Outcome::Done);
     }
     let done = match (context.reach(row.host, AgentRole::Compute).await, row.desired) {
+        (Err(_), _) if context.is_dead(row.host).await? => return dead::reconcile(context, item, &row).await,
         (Err(silent), _) => Err(silent.into()),
         (Ok(()), Desired::Running) => up::reconcile(context, item, &row).await,
         (Ok(()), Desired::Stopped) => down::reconcile(context, item, &row).await,

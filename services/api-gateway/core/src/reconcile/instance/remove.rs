@@ -35,6 +35,19 @@ pub(super) async fn reconcile<S: Store>(
     release(context, item, row, &volumes).await
 }
 
+/// The same where the host was declared dead: nothing is removed from it, and the tombstones remember what is to be if it comes back.
+pub(super) async fn abandon<S: Store>(
+    context: &Context<S>,
+    item: &WorkItem,
+    row: &Instance,
+) -> Result<Outcome, Failure> {
+    if row.desired == Desired::Cleaned && !row.holds_capacity {
+        return Ok(Outcome::Done);
+    }
+    let volumes: Vec<Volume> = context.store.list(&Query::by("instance_id", &row.id())).await?;
+    release(context, item, row, &volumes).await
+}
+
 /// Whether the volume's data goes: a root disk's does, and that of one which no guest ever saw.
 fn goes(volume: &Volume) -> bool {
     volume.root || volume.status == VolumeStatus::Creating
@@ -75,6 +88,10 @@ async fn release<S: Store>(
         row.holds_capacity = false;
     }
     for mut port in tx.list::<Port>(&Query::by("instance_id", &row.id())).await? {
+        if !port.removing {
+            // Nobody was told yet that it goes.
+            tx.bump_generation(port.vpc).await?;
+        }
         port.meta.deleted_at = Some(now);
         tx.update(&mut port).await?;
         tx.enqueue(WorkKind::Vpc, *port.vpc.as_uuid()).await?;

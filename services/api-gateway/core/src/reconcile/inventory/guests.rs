@@ -48,7 +48,8 @@ fn differs(row: &Instance, guest: Option<&Guest>) -> bool {
         InstanceStatus::Running => !guest
             .is_some_and(|g| running && g.incarnation == row.incarnation && g.boot_generation >= row.boot_generation),
         InstanceStatus::Paused => !guest.is_some_and(|g| g.power == GuestPower::Paused),
-        InstanceStatus::Stopped => running,
+        // One that shall run waits for its policy's next start, or for its host to be back.
+        InstanceStatus::Stopped => running || (row.desired == Desired::Running && row.restart_at.is_none()),
         // Nothing is done to its guest until its data are back.
         InstanceStatus::Error if !row.missing.is_empty() => false,
         InstanceStatus::Error => guest.is_some() && (running || row.desired == Desired::Cleaned),

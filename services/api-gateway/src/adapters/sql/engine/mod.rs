@@ -3,7 +3,7 @@
 //! # Theory of operation
 //!
 //! PostgreSQL is spoken to by sqlx. SQLite is called in the caller's own task: its statements take microseconds, and handing each to a thread of
-//! the connection's and waiting for the answer takes several times as long as the statement (ADR 9). What may take long goes to a thread of its own:
+//! the connection's and waiting for the answer takes several times as long as the statement (ADR 12). What may take long goes to a thread of its own:
 //! a commit, which waits for the disk, and whatever reads a whole table ([`Connection::apart`]).
 //!
 //! Statements name their places `$1`, `$2`, … on both engines.

@@ -1,0 +1,369 @@
+//! Placement: on which host an instance starts.
+//!
+//! # Theory of operation
+//!
+//! It happens inside the launch's transaction, in three steps.
+//!
+//! 1. **Filters** look at what is in memory of every host ([`HostRegistry::each`]): no row is read. Each host passes or has one reason why not.
+//! 2. **Room** is a question to the store: of the hosts that passed, those that have enough unpromised, the emptiest (or the fullest) first. A
+//!    window of [`WINDOW`] is looked at before all are. Instances are never looked at; which hosts have some of an anti-affinity group is an index.
+//! 3. **The best** of them by score is claimed. The claim is exact: it takes the host's row, and its room and mode are part of the statement.
+//!    What was in memory is compared with the row then; where they differ the next one is tried.
+//!
+//! What is in memory may be a second old where several gateways share a database. It never places an instance wrongly, because of the third
+//! step; so that it refuses none wrongly either, all rows are read before a launch is refused.
+
+use std::collections::{BTreeMap, HashMap};
+
+use cloud_domain::{HostId, ImageId};
+use rand::seq::SliceRandom;
+
+use super::{Facts, HostRegistry, HostState};
+use crate::{
+    CoreError,
+    model::{Caller, Host, HostMode, Labels, Placed, PlacedCandidate, Volume},
+    ports::{Fill, Query, Store, Tx},
+};
+
+/// Hosts with room that are looked at first.
+const WINDOW: usize = 64;
+/// All of them.
+const ALL: u32 = 100_000;
+/// Hosts that a refusal lists.
+const LISTED: usize = 20;
+/// Hosts of each sort that are remembered with an instance.
+const REMEMBERED: usize = 5;
+/// What it costs, in thousandths of a host's memory, that the image has to be sent there first.
+const SENDING: u64 = 50;
+/// And that an instance of the group is there already: more than anything else.
+const CROWDED: u64 = 1_000_000;
+/// Launches at once through several gateways take one of the hosts that are within this of the best, so that not all wait for one row.
+const ALIKE: u64 = 100;
+/// And of so many.
+const SHUFFLED: usize = 16;
+
+/// How hosts that pass every filter are ordered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Strategy {
+    /// The emptiest first.
+    #[default]
+    Spread,
+    /// The fullest first.
+    Pack,
+}
+
+impl Strategy {
+    /// Its name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Spread => "spread",
+            Self::Pack => "pack",
+        }
+    }
+}
+
+/// Where a caller wants an instance.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Placement {
+    /// Labels that the host must have.
+    pub host_labels: Labels,
+    /// Instances of one group go to different hosts; empty: it is in none.
+    pub group: String,
+    /// Whether they must.
+    pub group_required: bool,
+    /// The host, by id or name (operators); empty: any.
+    pub host: String,
+    /// What guests must run under, `kvm` or `tcg`; empty: either.
+    pub accelerator: String,
+}
+
+impl Placement {
+    /// Refuses what can never be.
+    pub(super) fn check(&self, caller: &Caller) -> Result<(), CoreError> {
+        super::lookup::labels(&self.host_labels).map_err(|e| CoreError::invalid("placement.host_labels", e))?;
+        if !self.group.is_empty() {
+            let valid = self.group.parse::<cloud_domain::ResourceName>();
+            valid.map_err(|e| CoreError::invalid("placement.anti_affinity_group", e))?;
+        } else if self.group_required {
+            return Err(CoreError::invalid("placement.anti_affinity_required", "needs an anti_affinity_group"));
+        }
+        if !matches!(self.accelerator.as_str(), "" | "kvm" | "tcg") {
+            let problem = format!("`{}` is neither kvm nor tcg", self.accelerator);
+            return Err(CoreError::invalid("placement.accelerator", problem));
+        }
+        if !self.host.is_empty() {
+            super::lookup::operator(caller, "choose the host of an instance")?;
+        }
+        Ok(())
+    }
+}
+
+/// What a launch needs of its host.
+pub(super) struct Ask<'a> {
+    /// The type, for people.
+    pub kind: &'a str,
+    pub vcpus: u32,
+    pub memory_mib: u32,
+    pub image: ImageId,
+    /// What the image's data take in a pool at once.
+    pub pool_bytes: u64,
+    pub placement: &'a Placement,
+    /// Where data volumes are.
+    pub pinned: Option<HostId>,
+}
+
+/// What the database says of an ask.
+struct Asked<'a> {
+    ask: &'a Ask<'a>,
+    named: Option<HostId>,
+    group: HashMap<HostId, u64>,
+}
+
+/// The host that all bound volumes are on; none where none is bound.
+pub(super) fn pinned(data: &[Volume]) -> Result<Option<HostId>, CoreError> {
+    let mut bound = data.iter().filter_map(|v| v.host.map(|h| (h, v)));
+    let Some((host, first)) = bound.next() else { return Ok(None) };
+    if let Some((_, other)) = bound.find(|(h, _)| *h != host) {
+        let message = format!(
+            "volume `{}` is on host {} and volume `{}` on host {}: an instance can have volumes of one host only",
+            first.meta.name, first.host_name, other.meta.name, other.host_name
+        );
+        return Err(CoreError::precondition("VOLUMES_ON_DIFFERENT_HOSTS", message));
+    }
+    Ok(Some(host))
+}
+
+impl Asked<'_> {
+    /// The filter that a host does not pass, but for that of room; none: it passes.
+    fn refuses(&self, host: &Facts<'_>) -> Option<String> {
+        let (ask, capacity) = (self.ask, host.capacity);
+        if self.named.is_some_and(|named| named != host.id) {
+            return Some("another host was asked for".to_owned());
+        }
+        if ask.pinned.is_some_and(|pinned| pinned != host.id) {
+            return Some("a volume is on another host".to_owned());
+        }
+        if host.state != HostState::Up {
+            return Some(host.state.as_str().to_owned());
+        }
+        if let Some(problem) = mismatch(&ask.placement.host_labels, host.labels) {
+            return Some(problem);
+        }
+        let accelerator = ask.placement.accelerator.as_str();
+        if !accelerator.is_empty() && accelerator != capacity.accelerator {
+            return Some(format!("its guests run under {}, not {accelerator}", capacity.accelerator));
+        }
+        match capacity.pools.iter().find(|pool| pool.name == "default") {
+            None => return Some("it has no pool `default`".to_owned()),
+            Some(pool) if pool.free_bytes < ask.pool_bytes => {
+                let (free, needs) = (pool.free_bytes >> 20, ask.pool_bytes.div_ceil(1 << 20));
+                return Some(format!("its pool `default` has {free} MiB free: the image needs {needs}"));
+            }
+            Some(_) => {}
+        }
+        let group = self.group.get(&host.id).copied().unwrap_or_default();
+        if ask.placement.group_required && group > 0 {
+            return Some(format!("it has an instance of group `{}`", ask.placement.group));
+        }
+        None
+    }
+
+    fn no_room(&self) -> String {
+        format!("fewer than {} vCPUs or {} MiB unpromised", self.ask.vcpus, self.ask.memory_mib)
+    }
+}
+
+fn mismatch(wanted: &Labels, has: &Labels) -> Option<String> {
+    wanted.iter().find_map(|(key, value)| match has.get(key) {
+        Some(is) if is == value => None,
+        Some(is) => Some(format!("its label {key} is `{is}`, not `{value}`")),
+        None => Some(format!("it has no label {key}")),
+    })
+}
+
+/// Chooses a host and claims its capacity.
+pub(super) async fn place<S: Store>(
+    tx: &mut S::Tx,
+    store: &S,
+    registry: &HostRegistry,
+    strategy: Strategy,
+    caller: &Caller,
+    ask: &Ask<'_>,
+) -> Result<(Host, Placed), CoreError> {
+    let named = match ask.placement.host.as_str() {
+        "" => None,
+        text => Some(super::lookup::live::<Host, _>(tx, super::hosts::nobody(), text).await?.id()),
+    };
+    let group = match ask.placement.group.as_str() {
+        "" => HashMap::new(),
+        group => tx.group_hosts(caller.project, group).await?.into_iter().collect(),
+    };
+    let asked = Asked { ask, named, group };
+    let shuffle = strategy == Strategy::Spread && !store.is_exclusive();
+    if let Some(placed) = choose(tx, registry, strategy, shuffle, &asked).await? {
+        return Ok(placed);
+    }
+    if !store.is_exclusive() {
+        // Another gateway may have changed a host in this second.
+        for row in tx.list::<Host>(&Query::default()).await? {
+            registry.learn(&row);
+        }
+        if let Some(placed) = choose(tx, registry, strategy, shuffle, &asked).await? {
+            return Ok(placed);
+        }
+    }
+    Err(nowhere(registry, &asked))
+}
+
+/// A host with room, as the store says, and what was known of it in memory.
+struct Candidate {
+    id: HostId,
+    shown: PlacedCandidate,
+}
+
+async fn choose<T: Tx>(
+    tx: &mut T,
+    registry: &HostRegistry,
+    strategy: Strategy,
+    shuffle: bool,
+    asked: &Asked<'_>,
+) -> Result<Option<(Host, Placed)>, CoreError> {
+    let mut fit: BTreeMap<HostId, bool> = BTreeMap::new();
+    let mut hosts = 0;
+    registry.each(|host| {
+        hosts += 1;
+        if asked.refuses(&host).is_none() {
+            fit.insert(host.id, host.has_image(asked.ask.image));
+        }
+    });
+    if fit.is_empty() {
+        return Ok(None);
+    }
+    let order = match strategy {
+        Strategy::Spread => Fill::Emptiest,
+        Strategy::Pack => Fill::Fullest,
+    };
+    let few: Option<Vec<HostId>> = (fit.len() <= WINDOW).then(|| fit.keys().copied().collect());
+    let windows: &[u32] = if few.is_some() { &[ALL] } else { &[64, ALL] };
+    for limit in windows {
+        let (vcpus, memory) = (asked.ask.vcpus, asked.ask.memory_mib);
+        let rooms = tx.hosts_with_room(vcpus, memory, order, few.as_deref(), *limit).await?;
+        let mut found = candidates(registry, strategy, asked, &fit, rooms);
+        let crowded = found.first().is_none_or(|best| best.shown.group > 0);
+        if crowded && *limit != ALL {
+            continue;
+        }
+        if shuffle {
+            let best = found.first().map(|c| c.shown.score).unwrap_or_default();
+            let alike = found.iter().take(SHUFFLED).take_while(|c| c.shown.score <= best + ALIKE).count();
+            if let Some(alike) = found.get_mut(..alike) {
+                alike.shuffle(&mut rand::rng());
+            }
+        }
+        for at in 0..found.len() {
+            if let Some(row) = claim(tx, asked, found[at].id).await? {
+                found[at].shown.chosen = true;
+                let passed = fit.len();
+                return Ok(Some((row, remember(registry, strategy, asked, found, at, (hosts, passed)))));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// The best first.
+fn candidates(
+    registry: &HostRegistry,
+    strategy: Strategy,
+    asked: &Asked<'_>,
+    fit: &BTreeMap<HostId, bool>,
+    rooms: Vec<(HostId, u64)>,
+) -> Vec<Candidate> {
+    let candidate = |(id, fill): (HostId, u64)| {
+        let cached = *fit.get(&id)?;
+        let group = asked.group.get(&id).copied().unwrap_or_default();
+        let full = match strategy {
+            Strategy::Spread => fill,
+            Strategy::Pack => 1000_u64.saturating_sub(fill),
+        };
+        let score = full + if cached { 0 } else { SENDING } + group.saturating_mul(CROWDED);
+        let shown = PlacedCandidate { host: String::new(), score, fill, cached, group, chosen: false };
+        Some(Candidate { id, shown })
+    };
+    let mut found: Vec<Candidate> = rooms.into_iter().filter_map(candidate).collect();
+    found.sort_by_key(|c| c.shown.score);
+    for candidate in found.iter_mut().take(SHUFFLED) {
+        candidate.shown.host = registry.name(candidate.id);
+    }
+    found
+}
+
+/// The host's row, with the capacity claimed; none where it has no room any more, or is not what it was thought to be.
+async fn claim<T: Tx>(tx: &mut T, asked: &Asked<'_>, host: HostId) -> Result<Option<Host>, CoreError> {
+    let ask = asked.ask;
+    if !tx.claim_capacity(host, ask.vcpus, ask.memory_mib).await? {
+        return Ok(None);
+    }
+    let row: Option<Host> = tx.get(*host.as_uuid()).await?;
+    let fits =
+        |row: &Host| row.mode == HostMode::Active && mismatch(&ask.placement.host_labels, &row.meta.labels).is_none();
+    match row.filter(fits) {
+        Some(row) => Ok(Some(row)),
+        None => {
+            tx.release_capacity(host, ask.vcpus, ask.memory_mib).await?;
+            Ok(None)
+        }
+    }
+}
+
+/// The decision as it is kept with the instance: a few hosts of each sort.
+fn remember(
+    registry: &HostRegistry,
+    strategy: Strategy,
+    asked: &Asked<'_>,
+    mut found: Vec<Candidate>,
+    chosen: usize,
+    (hosts, fitting): (u32, usize),
+) -> Placed {
+    found.swap(0, chosen);
+    found.truncate(REMEMBERED);
+    if let Some(first) = found.first_mut() {
+        first.shown.host = registry.name(first.id);
+    }
+    let mut refused = Vec::new();
+    registry.each(|host| {
+        if refused.len() < REMEMBERED
+            && let Some(why) = asked.refuses(&host)
+        {
+            refused.push((host.name.to_owned(), why));
+        }
+    });
+    Placed {
+        strategy: strategy.as_str().to_owned(),
+        hosts,
+        fitting: u32::try_from(fitting).unwrap_or(u32::MAX),
+        candidates: found.into_iter().map(|c| c.shown).filter(|c| !c.host.is_empty()).collect(),
+        refused,
+    }
+}
+
+fn nowhere(registry: &HostRegistry, asked: &Asked<'_>) -> CoreError {
+    let mut all: Vec<(String, HostId, String)> = Vec::new();
+    registry.each(|host| {
+        let why = asked.refuses(&host).unwrap_or_else(|| asked.no_room());
+        all.push((host.name.to_owned(), host.id, why));
+    });
+    all.sort();
+    let more = all.len().saturating_sub(LISTED);
+    let line = |(name, id, why): (String, HostId, String)| match why.as_str() {
+        "UNREACHABLE" => format!("{name}: UNREACHABLE, {}", registry.state(id).1),
+        _ => format!("{name}: {why}"),
+    };
+    let mut lines: Vec<String> = all.into_iter().take(LISTED).map(line).collect();
+    if more > 0 {
+        lines.push(format!("and {more} more hosts"));
+    }
+    let list = if lines.is_empty() { "no host has joined".to_owned() } else { lines.join("; ") };
+    CoreError::Exhausted { reason: "NO_HOST", message: format!("no host for type `{}`: {list}", asked.ask.kind) }
+}
