@@ -205,11 +205,10 @@ list() {
 
 start_host() {
     hosts_count=$(< "$hosts_run/count")
-    rm -f "$hosts_run/$1/no-agents"
     start_host_services "$1"
-    # From here on `up` looks after it as well.
-    rm -f "$hosts_run/$1/off"
     start_agents_of "$1"
+    # From here on `up` looks after them as well.
+    rm -f "$hosts_run/$1"/{off,no-agents}
 }
 
 verb=${1:-help}

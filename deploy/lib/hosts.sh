@@ -143,8 +143,12 @@ spawn_in_host() {
 # hold_host HOST: a process that keeps the host's namespaces, for the others to enter. Its directories are mounted there alone.
 hold_host() {
     runs_in_host "$1" holder && return
-    local dir tree script=
+    local dir tree script
     dir=$(host_dir "$1")
+    mkdir -p "$dir/run/cgroup"
+    # /sys shows the devices of the namespace that it was mounted in; libvirt needs the control groups that are mounted below it.
+    script="mount --rbind /sys/fs/cgroup '$dir/run/cgroup'; umount --lazy --recursive /sys; mount -t sysfs sysfs /sys; "
+    script+="mount --move '$dir/run/cgroup' /sys/fs/cgroup; "
     for tree in "${host_trees[@]}"; do
         mkdir -p "$dir$tree"
         # Something has to be there to mount it on.
@@ -157,7 +161,7 @@ hold_host() {
     script+="mount --bind '$dir/run/boot-id' /proc/sys/kernel/random/boot_id; "
     # shellcheck disable=SC2016
     setsid nsenter "--net=/run/netns/$(netns_of "$1")" unshare --mount --uts --propagation private \
-        sh -ec "mount -t sysfs sysfs /sys; $script"'hostname "$1"; exec sleep infinity' - "$1" \
+        sh -ec "$script"'hostname "$1"; exec sleep infinity' - "$1" \
         >> "$logs_dir/$1/holder.log" 2>&1 < /dev/null 8>&- &
     echo $! > "$(pid_file "$1" holder)"
     within 10 runs_in_host "$1" holder || die "cannot make the namespaces of $1; see $logs_dir/$1/holder.log"
