@@ -9,7 +9,7 @@
 #   deploy/hosts.sh cut HOST          pulls out its cables; `mend HOST` puts them in again
 #   deploy/hosts.sh kill HOST         SIGKILL to its three agents; `start HOST` starts them again
 #   deploy/hosts.sh power-off HOST    SIGKILL to everything on it, guests too; `start HOST` boots it
-#   deploy/hosts.sh fill HOST         fills its disk (needs CLOUD_HOST_DISK_MIB at `up`); `empty HOST` gives it back
+#   deploy/hosts.sh fill HOST [MIB]   fills its disk but for so much (needs CLOUD_HOST_DISK_MIB at `up`); `empty HOST` gives it back
 #   deploy/hosts.sh destroy           as `down`, without shutting guests down, and removes the state of the cloud and of the hosts
 #
 # CLOUD_STATE_DIR (/var/lib/thecloud-hosts), CLOUD_PORT (8080), CLOUD_BIN_DIR (target/release), CLOUD_HOSTS_NAME (cloud: what namespaces are
@@ -183,7 +183,12 @@ down() {
 
 destroy() {
     local host
-    if [[ -e $run_dir/cloud.lock ]] && cloud_runs; then down; fi
+    if [[ -e $run_dir/cloud.lock ]] && cloud_runs; then
+        process_is "$(cat "$run_dir/up.pid" 2> /dev/null)" bash || die "a demonstration or a test runs a cloud here: let it end"
+        kill -KILL "$(< "$run_dir/up.pid")"
+        # What it had begun ends first.
+        within 60 does_not_run || die "the cloud does not end"
+    fi
     take_cloud_lock "a cloud has just been started: try again"
     rm -f "$run_dir/up.pid"
     without_agents stop_daemons_of_cloud
@@ -227,7 +232,7 @@ case $verb in
             kill) kill_agents "$2" ;;
             start) start_host "$2" ;;
             power-off) power_off "$2" ;;
-            fill) fill_disk "$2" ;;
+            fill) fill_disk "$2" "${3:-0}" ;;
             empty) empty_disk "$2" ;;
         esac
         ;;

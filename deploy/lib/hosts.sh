@@ -138,6 +138,8 @@ spawn_in_host() {
     holder=$(< "$(pid_file "$host" holder)")
     setsid nsenter --target "$holder" --net --mount --uts -- "${clean_environment[@]}" "$@" >> "$logs_dir/$host/$name.log" 2>&1 < /dev/null 8>&- &
     echo $! > "$(pid_file "$host" "$name")"
+    # Or the shell says how each of them ended.
+    disown
 }
 
 # hold_host HOST: a process that keeps the host's namespaces, for the others to enter. Its directories are mounted there alone.
@@ -164,6 +166,7 @@ hold_host() {
         sh -ec "$script"'hostname "$1"; exec sleep infinity' - "$1" \
         >> "$logs_dir/$1/holder.log" 2>&1 < /dev/null 8>&- &
     echo $! > "$(pid_file "$1" holder)"
+    disown
     within 10 runs_in_host "$1" holder || die "cannot make the namespaces of $1; see $logs_dir/$1/holder.log"
 }
 
@@ -289,13 +292,19 @@ unmount_disk() {
     if mountpoint -q "$dir"; then umount "$dir"; fi
 }
 
-# fill_disk HOST, empty_disk HOST: takes all that is free of the disk where the host's state is, and gives it back.
+# fill_disk HOST [MIB], empty_disk HOST: takes what is free of the disk where the host's state is, but for so many MiB, and gives it back.
 fill_disk() {
-    local dir free
+    local dir free stay=${2:-0}
     dir=$(host_dir "$1")/var/lib/thecloud
     mountpoint -q "$dir" || die "$1 shares this machine's disk, which is not filled: begin with CLOUD_HOST_DISK_MIB=2048"
+    [[ $stay =~ ^[0-9]+$ ]] || die "'$stay' is no number of MiB"
+    rm -f "$dir/filled"
     free=$(df --output=avail -B1 "$dir" | tail -n 1)
-    fallocate -l "$free" "$dir/filled"
+    ((free > stay << 20)) || die "$1 has $((free >> 20)) MiB free"
+    # The last of it is written, not reserved: the file system's own notes take some of it.
+    fallocate -l $(((free - (stay << 20)) * 63 / 64)) "$dir/filled"
+    free=$(df --output=avail -B1 "$dir" | tail -n 1)
+    head -c $((free - (stay << 20))) /dev/zero >> "$dir/filled" 2> /dev/null || true
 }
 empty_disk() { rm -f "$(host_dir "$1")/var/lib/thecloud/filled"; }
 
@@ -352,7 +361,7 @@ take_down_host() {
     fi
     for name in libvirtd virtlogd ovs-vswitchd ovsdb-server; do
         pid=$(cat "$(pid_file "$1" "$name")" 2> /dev/null) || continue
-        end_process "$pid" "$name" 15
+        end_process "$pid" "$name" 5
     done
     remove_host "$1"
 }
