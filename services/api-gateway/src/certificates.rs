@@ -2,10 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use cloud_core::{
-    ports::Store,
-    services::JoinService,
-};
+use cloud_core::{ports::Store, services::JoinService};
 use cloud_service_kit::{
     error::chain,
     server::ServerOptions,
@@ -49,7 +46,10 @@ impl Certificates {
             Err(error) if flags.agents_address.is_some() => return Err(error),
             Err(error) => {
                 // On one machine, nothing needs it.
-                tracing::warn!(error = chain(&error), "this gateway has no certificate: it reaches only agents of this machine");
+                tracing::warn!(
+                    error = chain(&error),
+                    "this gateway has no certificate: it reaches only agents of this machine"
+                );
                 None
             }
         };

@@ -54,7 +54,8 @@ impl FromStr for JoinToken {
         if parts.next() != Some(FORM) {
             return Err(JoinTokenError("it does not begin with cj1"));
         }
-        let [Some(authorities), Some(id), Some(secret), None] = [parts.next(), parts.next(), parts.next(), parts.next()]
+        let [Some(authorities), Some(id), Some(secret), None] =
+            [parts.next(), parts.next(), parts.next(), parts.next()]
         else {
             return Err(JoinTokenError("it does not have four parts"));
         };

@@ -20,5 +20,5 @@ pub mod shutdown;
 pub mod telemetry;
 pub mod tls;
 
-pub use address::Address;
+pub use address::{Address, AddressError};
 pub use error::ServiceError;

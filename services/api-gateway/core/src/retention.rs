@@ -21,7 +21,8 @@ use crate::{
     CoreError,
     filter::{Field, FieldKind, Filter, Op, Term},
     model::{
-        ApiKey, Host, Image, Instance, InstanceType, JoinToken, Orphan, Port, Project, Resource, Subnet, Timestamp, Volume, Vpc,
+        ApiKey, Host, Image, Instance, InstanceType, JoinToken, Orphan, Port, Project, Resource, Subnet, Timestamp,
+        Volume, Vpc,
     },
     ports::{Query, Store, StoreError, Tx},
     services::{Settings, is_of_the_file},

@@ -36,7 +36,9 @@ pub(crate) async fn certified(request: HttpRequest, next: Next) -> Response {
         None if request.uri().path() == JOIN => None,
         None => Some(ServiceError::unauthenticated("show the certificate of an agent of this cloud")),
         Some(certificate) if Validity::of(certificate).is_ok_and(|validity| !validity.is_over()) => None,
-        Some(_) => Some(ServiceError::unauthenticated("the certificate of this connection has ended: connect with a new one")),
+        Some(_) => {
+            Some(ServiceError::unauthenticated("the certificate of this connection has ended: connect with a new one"))
+        }
     };
     match refusal {
         None => next.run(request).await,
@@ -90,7 +92,11 @@ impl Peer {
     pub(super) fn endpoint(&self, said: &str) -> Result<String, Status> {
         match said.parse() {
             Ok(Address::Tcp { .. }) => Ok(format!("{TLS}{}", said.trim_start_matches("tcp:"))),
-            _ => Err(ServiceError::invalid("endpoint", "must be host:port: agents of other machines are reached over TLS").into()),
+            _ => Err(ServiceError::invalid(
+                "endpoint",
+                "must be host:port: agents of other machines are reached over TLS",
+            )
+            .into()),
         }
     }
 }

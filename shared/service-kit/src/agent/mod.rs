@@ -3,8 +3,8 @@
 
 mod args;
 mod fence;
-mod identity;
 mod gateways;
+mod identity;
 mod registration;
 mod renewal;
 mod runtime;
@@ -13,7 +13,7 @@ pub use args::{AgentArgs, AgentTlsArgs};
 pub use cloud_contracts::agent::{AgentRole, CallContext, Capacity};
 pub use cloud_domain::{CloudId, HostId, HostName, SessionId};
 pub use fence::{Admission, Caller, Fence};
-pub use identity::{HostIdentity, IdentityError, host_identity};
 pub use gateways::Gateways;
+pub use identity::{HostIdentity, IdentityError, host_identity};
 pub use registration::{CapacitySource, Registration, run_registration};
 pub use runtime::{AgentError, AgentRuntime, serve_agent};

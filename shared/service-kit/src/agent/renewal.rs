@@ -69,7 +69,11 @@ pub(super) async fn keep_renewed(
         }
         if let Err(error) = renew(&gateways, &credentials, &files).await {
             let left = credentials.now().validity.until.duration_since(SystemTime::now()).unwrap_or_default();
-            tracing::warn!(error = chain(&error), left_seconds = left.as_secs(), "the certificate was not renewed: trying again");
+            tracing::warn!(
+                error = chain(&error),
+                left_seconds = left.as_secs(),
+                "the certificate was not renewed: trying again"
+            );
             let pause = (left / 20).clamp(RETRY.0, RETRY.1).mul_f64(rand::random_range(0.5..1.0));
             if shutdown.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
                 return;

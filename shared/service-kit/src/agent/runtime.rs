@@ -58,7 +58,9 @@ pub enum AgentError {
     #[error("TLS needs --tls-cert, --tls-key and --tls-ca: {0} is missing")]
     TlsIncomplete(&'static str),
     /// The gateway is on another machine, and there is no TLS.
-    #[error("the gateway at {0} is on another machine and TLS is not configured: let this host join with cloud-agent-join")]
+    #[error(
+        "the gateway at {0} is on another machine and TLS is not configured: let this host join with cloud-agent-join"
+    )]
     PlainGateway(Address),
     /// A role that no daemon has.
     #[error("an agent needs a role")]

@@ -185,12 +185,8 @@ impl<S: Store> Services<S> {
             projects.clone(),
             hosts.clone(),
         );
-        let joins = JoinService::new(
-            store.clone(),
-            Arc::clone(&registry),
-            Arc::new(NoAuthority),
-            JoinSettings::default(),
-        );
+        let joins =
+            JoinService::new(store.clone(), Arc::clone(&registry), Arc::new(NoAuthority), JoinSettings::default());
         Self {
             watch,
             joins,

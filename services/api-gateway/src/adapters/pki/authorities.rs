@@ -102,7 +102,8 @@ impl Authorities {
         lifetime: Duration,
     ) -> Result<Self, PkiError> {
         let rows: Vec<Authority> = store.list(&Query::default()).await?;
-        let master = if rows.is_empty() { Some(MasterKey::ensure(master_file)?) } else { MasterKey::read(master_file)? };
+        let master =
+            if rows.is_empty() { Some(MasterKey::ensure(master_file)?) } else { MasterKey::read(master_file)? };
         let source = Source::BuiltIn { master, master_file: master_file.to_owned() };
         let cloud = store.identity().0;
         let this = Self { cloud, source, overlap, lifetime, known: RwLock::default() };
@@ -231,8 +232,9 @@ impl Authorities {
             return Ok(false);
         }
         let [pem, key] = from.as_slice() else { return Ok(false) };
-        let trusted: Vec<_> =
-            CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>().map_err(|e| failed(e.to_string().into()))?;
+        let trusted: Vec<_> = CertificateDer::pem_slice_iter(pem.as_bytes())
+            .collect::<Result<_, _>>()
+            .map_err(|e| failed(e.to_string().into()))?;
         let signer = Arc::new(signer(pem, key).map_err(|e| failed(e.into()))?);
         let (signer, shown, pem) = (Some(Arc::clone(&signer)), Some(signer), pem.clone());
         self.set(Known { signer, shown, trusted, pem, from });

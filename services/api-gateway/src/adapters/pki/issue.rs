@@ -25,11 +25,7 @@ pub(super) struct Signer {
 }
 
 /// A new authority: its certificate and its key in PEM.
-pub(super) fn new_authority(
-    cloud: CloudId,
-    number: u32,
-    lifetime: Duration,
-) -> Result<(String, String), rcgen::Error> {
+pub(super) fn new_authority(cloud: CloudId, number: u32, lifetime: Duration) -> Result<(String, String), rcgen::Error> {
     let key = KeyPair::generate()?;
     let mut params = CertificateParams::default();
     valid(&mut params, lifetime);
@@ -115,7 +111,8 @@ pub(super) fn issued_by(certificate: &CertificateDer<'_>, authority: &Certificat
 
 /// Whether a key is an authority's.
 pub(super) fn belongs(authority: &CertificateDer<'_>, key: &KeyPair) -> Result<(), String> {
-    let (_, parsed) = X509Certificate::from_der(authority).map_err(|e| format!("the certificate cannot be read: {e}"))?;
+    let (_, parsed) =
+        X509Certificate::from_der(authority).map_err(|e| format!("the certificate cannot be read: {e}"))?;
     if !parsed.is_ca() {
         return Err("the certificate is none of an authority".to_owned());
     }

@@ -38,11 +38,7 @@ pub enum OwnError {
 ///
 /// # Errors
 /// The authority's key cannot be used here.
-pub fn gateway_credentials(
-    authorities: &Authorities,
-    key: &KeyPair,
-    lifetime: Duration,
-) -> Result<Material, OwnError> {
+pub fn gateway_credentials(authorities: &Authorities, key: &KeyPair, lifetime: Duration) -> Result<Material, OwnError> {
     let chain = authorities.gateway_chain(key, lifetime)?;
     Ok(Material::from_pem(&chain, &key.serialize_pem(), &authorities.trusted())?)
 }

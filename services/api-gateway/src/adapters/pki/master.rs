@@ -76,11 +76,7 @@ impl MasterKey {
             return Ok(key);
         }
         let text = format!("{}\n", hex::encode(rand::random::<[u8; LEN]>()));
-        write_new(path, &text).map_err(|source| MasterKeyError::Io {
-            what: "write",
-            path: path.to_owned(),
-            source,
-        })?;
+        write_new(path, &text).map_err(|source| MasterKeyError::Io { what: "write", path: path.to_owned(), source })?;
         // Another gateway that starts on the same directory may have been first.
         Self::read(path)?.ok_or_else(|| MasterKeyError::Content { path: path.to_owned() })
     }
