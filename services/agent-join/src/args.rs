@@ -142,7 +142,7 @@ impl Args {
                 listen(Daemon::Storage, self.storage_port),
                 listen(Daemon::Network, self.network_port),
             ],
-            tunnel_address: self.tunnel_address.or(Some(address).filter(IpAddr::is_ipv4)),
+            tunnel_address: self.tunnel_address.or(Some(address).filter(|ip| ip.is_ipv4() && !ip.is_loopback())),
             settings: [
                 (Daemon::Compute, self.compute.clone()),
                 (Daemon::Storage, self.storage.clone()),

@@ -69,7 +69,8 @@ impl Files {
         CredentialFiles {
             certificate: tls.join(format!("{}.pem", daemon.role())),
             key: tls.join(format!("{}.key", daemon.role())),
-            authorities: tls.join("ca.pem"),
+            // One for each: an agent that renews its certificate writes its own files only.
+            authorities: tls.join(format!("{}.ca.pem", daemon.role())),
         }
     }
 
@@ -111,9 +112,9 @@ impl Files {
     /// Writes keys, certificates, the host's id and the agents' configuration; the latter not where it shall be kept. Whether it was.
     pub fn write(&self, keys: &Keys, joined: &Joined, plan: &Plan, keep: bool) -> Result<bool, Error> {
         write(&self.host_id(), &format!("{}\n", joined.host), 0o644)?;
-        write(&self.tls().join("ca.pem"), &joined.authorities, 0o644)?;
         for ((daemon, key), (_, certificate)) in keys.iter().zip(&joined.certificates) {
             let files = self.credentials(*daemon);
+            write(&files.authorities, &joined.authorities, 0o644)?;
             write(&files.key, key, 0o600)?;
             write(&files.certificate, certificate, 0o644)?;
         }
@@ -163,7 +164,10 @@ impl Files {
                 }
             }
         }
-        Ok(format!("# Written by cloud-agent-join; `{} --help` says what else can be set.\n{table}", daemon.as_str()))
+        Ok(format!(
+            "# Written by cloud-agent-join; `cloud-{} --help` says what else can be set.\n{table}",
+            daemon.as_str()
+        ))
     }
 }
 

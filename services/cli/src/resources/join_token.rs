@@ -1,5 +1,7 @@
 //! Join tokens.
 
+use std::time::SystemTime;
+
 use cloud_contracts::v1::JoinToken;
 
 use super::{Resource, Tone, View, times};
@@ -15,21 +17,15 @@ impl Resource for JoinToken {
             self.id.clone(),
             used(self),
             self.host.clone(),
-            human::time(self.expires_at.as_ref(), view.now),
+            expires(self, view),
             human::age(self.created_at.as_ref(), view.now),
         ]
     }
 
     fn details(&self, view: View) -> Vec<(&'static str, String)> {
         let mut lines = vec![("Id", self.id.clone()), ("Used", used(self)), ("Host", self.host.clone())];
-        lines.extend(times(
-            view,
-            [
-                ("Expires", self.expires_at.as_ref()),
-                ("Created", self.created_at.as_ref()),
-                ("Revoked", self.revoked_at.as_ref()),
-            ],
-        ));
+        lines.push(("Expires", expires(self, view)));
+        lines.extend(times(view, [("Created", self.created_at.as_ref()), ("Revoked", self.revoked_at.as_ref())]));
         lines
     }
 
@@ -40,4 +36,9 @@ impl Resource for JoinToken {
 
 fn used(token: &JoinToken) -> String {
     format!("{} of {}", token.used, token.uses)
+}
+
+fn expires(token: &JoinToken, view: View) -> String {
+    let Some(at) = token.expires_at.and_then(|at| SystemTime::try_from(at).ok()) else { return String::new() };
+    at.duration_since(view.now).map_or_else(|_| "expired".to_owned(), |left| format!("in {}", human::span(left)))
 }
