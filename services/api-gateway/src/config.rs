@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::Parser;
 use cloud_core::{
     model::{Limited, NO_LIMIT, default_limits},
-    services::Settings,
+    services::{JoinSettings, Settings},
 };
 use cloud_service_kit::{Address, config::DaemonArgs, server::TlsArgs};
 
@@ -43,6 +43,9 @@ pub struct Config {
     /// What console URLs begin with, as browsers reach this gateway; by default where it listens.
     #[arg(long, env = "CLOUD_PUBLIC_URL", value_name = "URL")]
     pub public_url: Option<String>,
+    /// Joining, and the certificates of hosts.
+    #[command(flatten)]
+    pub join: JoinArgs,
     /// Images.
     #[command(flatten)]
     pub images: ImageArgs,
@@ -55,6 +58,61 @@ pub struct Config {
     /// How long things are kept.
     #[command(flatten)]
     pub retention: RetentionArgs,
+}
+
+/// The flags of joining and of certificates.
+#[derive(Debug, Clone, clap::Args)]
+pub struct JoinArgs {
+    /// Where the agents of other hosts join and register, with mutual TLS, such as `0.0.0.0:8443`. Without it, only this machine's agents can,
+    /// over the unix socket of --host-listen.
+    #[arg(long, env = "CLOUD_AGENTS_ADDRESS", value_name = "ADDRESS")]
+    pub agents_address: Option<Address>,
+    /// Where hosts reach that address, of this gateway and of the others; join tokens carry it. By default what --agents-address says, if that
+    /// is the address of one machine.
+    #[arg(long, env = "CLOUD_AGENTS_ADVERTISE", value_name = "ADDRESS,…", value_delimiter = ',')]
+    pub agents_advertise: Vec<Address>,
+    /// The file with the operator's master key, which seals the keys in the database; by default `master.key` in the state directory, made at
+    /// the cloud's first start. All gateways of a cloud need the same one. A backup of the database does not contain it.
+    #[arg(long, env = "CLOUD_MASTER_KEY_FILE", value_name = "FILE")]
+    pub master_key_file: Option<PathBuf>,
+    /// The certificate (PEM) of a certificate authority of your own, in place of the built-in one; further authorities to trust after it. The
+    /// files are read again when they change.
+    #[arg(long, env = "CLOUD_CA_CERT", value_name = "FILE", requires = "ca_key")]
+    pub ca_cert: Option<PathBuf>,
+    /// Its private key (PEM).
+    #[arg(long, env = "CLOUD_CA_KEY", value_name = "FILE", requires = "ca_cert")]
+    pub ca_key: Option<PathBuf>,
+    /// How long the certificates of hosts count, in seconds; agents renew them when two thirds have passed.
+    #[arg(long, env = "CLOUD_HOST_CERTIFICATE_LIFETIME", value_name = "SECONDS", default_value_t = 30 * 24 * 3600,
+          value_parser = clap::value_parser!(u64).range(3..=365 * 24 * 3600))]
+    pub host_certificate_lifetime: u64,
+    /// How long the gateways' own certificates count, in seconds.
+    #[arg(long, env = "CLOUD_GATEWAY_CERTIFICATE_LIFETIME", value_name = "SECONDS", default_value_t = 30 * 24 * 3600,
+          value_parser = clap::value_parser!(u64).range(3..=365 * 24 * 3600))]
+    pub gateway_certificate_lifetime: u64,
+    /// How long the built-in certificate authority counts, in seconds; it is replaced before its end.
+    #[arg(long, env = "CLOUD_CA_LIFETIME", value_name = "SECONDS", default_value_t = 10 * 365 * 24 * 3600,
+          value_parser = clap::value_parser!(u64).range(60..=30 * 365 * 24 * 3600))]
+    pub ca_lifetime: u64,
+}
+
+impl JoinArgs {
+    /// Where hosts reach the gateways.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<String> {
+        if !self.agents_advertise.is_empty() {
+            return self.agents_advertise.iter().map(host_and_port).collect();
+        }
+        let one = |address: &&Address| match address {
+            Address::Unix(_) => false,
+            Address::Tcp { host, port } => !matches!(host.as_str(), "0.0.0.0" | "::") && *port != 0,
+        };
+        self.agents_address.iter().filter(one).map(host_and_port).collect()
+    }
+}
+
+fn host_and_port(address: &Address) -> String {
+    address.to_string().trim_start_matches("tcp:").to_owned()
 }
 
 /// The flags of retention.
@@ -211,6 +269,19 @@ impl Config {
     #[must_use]
     pub fn api_key_file(&self) -> PathBuf {
         self.api_key_file.clone().unwrap_or_else(|| self.state_dir.join("admin.key"))
+    }
+
+    /// The operator's master key.
+    #[must_use]
+    pub fn master_key_file(&self) -> PathBuf {
+        self.join.master_key_file.clone().unwrap_or_else(|| self.state_dir.join("master.key"))
+    }
+
+    /// What the core is told of joining.
+    #[must_use]
+    pub fn join_settings(&self) -> JoinSettings {
+        let certificate_lifetime = Duration::from_secs(self.join.host_certificate_lifetime);
+        JoinSettings { addresses: self.join.addresses(), certificate_lifetime }
     }
 
     /// What the core is told.

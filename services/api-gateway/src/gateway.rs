@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::Router;
+use axum::{Router, middleware};
 use cloud_contracts::agent::host_service_server::{self, HostServiceServer};
 use cloud_core::{
     CoreError,
@@ -14,7 +14,7 @@ use cloud_core::{
     ports::Store,
     reconcile::{Backends, Workers},
     retention::{Purged, Retention},
-    services::{HostRegistry, Services, Settings, bootstrap},
+    services::{HostRegistry, JoinService, Services, Settings, bootstrap},
 };
 use cloud_service_kit::{
     Address,
@@ -26,6 +26,7 @@ use cloud_service_kit::{
     metrics::Metrics,
     server::{self, ServeError, ServerOptions, TlsError},
     service,
+    tls::CredentialError,
 };
 use futures::{FutureExt as _, future::BoxFuture};
 use prometheus::{IntCounterVec, Opts};
@@ -37,11 +38,13 @@ use crate::{
     adapters::{
         agents::Agents,
         images::{DirectoryImages, ImageOptions},
+        pki::{OwnError, PkiError},
         sql::{OpenError, SqlStore},
     },
     admin_key::{self, KeyError},
+    certificates::Certificates,
     config::Config,
-    handlers::AgentHosts,
+    handlers::{AgentHosts, certified},
     http::{PublicApi, RouterError},
 };
 
@@ -99,6 +102,21 @@ pub enum GatewayError {
     /// The servers.
     #[error(transparent)]
     Serve(#[from] ServeError),
+    /// Certificates.
+    #[error(transparent)]
+    Certificates(#[from] OwnError),
+    /// TLS of the agents' address.
+    #[error(transparent)]
+    Credentials(#[from] CredentialError),
+    /// An address for agents of other machines that is none.
+    #[error("--agents-address must be host:port: agents of this machine use the unix socket of --host-listen")]
+    AgentsAddress,
+}
+
+impl From<PkiError> for GatewayError {
+    fn from(error: PkiError) -> Self {
+        Self::Certificates(error.into())
+    }
 }
 
 /// Runs the gateway until `shutdown`, and again whenever a backup was put in the database's place. At the end it stops accepting, lets what runs end, ends the workers and closes the database. What does not end in
@@ -153,6 +171,8 @@ async fn run_once(
 struct Listeners {
     public: Listener,
     hosts: Listener,
+    /// For agents of other machines.
+    agents: Option<Listener>,
     tls: Option<Arc<rustls::ServerConfig>>,
 }
 
@@ -162,7 +182,12 @@ impl Listeners {
         let policy = BindPolicy { tls: tls.is_some(), allow_plain_beyond_loopback: config.allow_plain_beyond_loopback };
         let public = Listener::bind(&config.listen(), policy).await?;
         let hosts = Listener::bind(&config.host_listen(), BindPolicy::default()).await?;
-        Ok(Self { public, hosts, tls })
+        let agents = match &config.join.agents_address {
+            None => None,
+            Some(Address::Unix(_)) => return Err(GatewayError::AgentsAddress),
+            Some(address) => Some(Listener::bind(address, BindPolicy { tls: true, ..BindPolicy::default() }).await?),
+        };
+        Ok(Self { public, hosts, agents, tls })
     }
 }
 
@@ -174,6 +199,7 @@ struct Cloud {
     services: Services<SqlStore>,
     settings: Settings,
     readiness: Readiness,
+    certificates: Certificates,
 }
 
 impl Cloud {
@@ -189,13 +215,20 @@ impl Cloud {
         let registry = Arc::new(HostRegistry::new(settings.heartbeat_timeout));
         // Only now: opening them throws away what is half written, and a SQLite database is locked against a second gateway.
         let images = Arc::new(open_images(config.image_options()).map_err(GatewayError::Images)?);
-        let services = Services::new(store.clone(), Arc::clone(&registry), images.clone(), settings.clone());
+        let mut services = Services::new(store.clone(), Arc::clone(&registry), images.clone(), settings.clone());
+        let certificates = Certificates::open(config, &store).await?;
+        services.joins = JoinService::new(
+            store.clone(),
+            Arc::clone(&registry),
+            certificates.authorities.clone(),
+            config.join_settings(),
+        );
         bootstrap(&store, &secret).await.map_err(GatewayError::Bootstrap)?;
         services.hosts.load().await.map_err(GatewayError::Bootstrap)?;
         sweep(&store, &images).await.map_err(GatewayError::Bootstrap)?;
         write_cloud_id(config, &store.identity().0.to_string()).map_err(GatewayError::CloudId)?;
         let readiness = Readiness::new(&[DATABASE]);
-        Ok(Self { store, registry, images, services, settings, readiness })
+        Ok(Self { store, registry, images, services, settings, readiness, certificates })
     }
 
     async fn serve(
@@ -204,12 +237,16 @@ impl Cloud {
         listeners: Listeners,
         shutdown: CancellationToken,
     ) -> Result<(), GatewayError> {
-        let Self { store, registry, images, services, settings, readiness } = self;
-        let Listeners { public, hosts, tls } = listeners;
+        let Self { store, registry, images, services, settings, readiness, certificates } = self;
+        let Listeners { public, hosts, agents: far_hosts, tls } = listeners;
         let (cloud, epoch) = store.identity();
-        let agents = Arc::new(Agents::new(Arc::clone(&registry), cloud, epoch));
+        let agents = Agents::new(Arc::clone(&registry), cloud, epoch).with_credentials(certificates.credentials());
+        let agents = Arc::new(agents);
         let metrics = Metrics::new("api-gateway")?;
-        let host_router = host_router(&services, &readiness, &metrics)?;
+        let host_router = host_router(&services, &certificates, &readiness, &metrics)?;
+        let far_router = host_router.clone().layer(middleware::from_fn(certified));
+        let far_options = certificates.server_options()?;
+        let keeper = certificates.keeper(store.clone(), services.joins.clone());
         let purged = purge_counter(&metrics)?;
         let api = PublicApi {
             services,
@@ -229,14 +266,23 @@ impl Cloud {
         let backends = Backends { compute: agents.clone(), storage: agents.clone(), network: agents, images };
         let workers = Workers::new(store.clone(), registry, backends, settings).traced(Arc::new(traced));
         let options = ServerOptions { tls, ..ServerOptions::default() };
-        let (public, hosts, (), (), ()) = tokio::join!(
+        let far_hosts = async {
+            match (far_hosts, far_options) {
+                (Some(listener), Some(options)) => server::serve(listener, far_router, options, shutdown.clone()).await,
+                _ => Ok(()),
+            }
+        };
+        let (public, hosts, far, (), (), (), ()) = tokio::join!(
             server::serve(public, router, options, shutdown.clone()),
             server::serve(hosts, host_router, ServerOptions::default(), shutdown.clone()),
+            far_hosts,
+            keeper.run(shutdown.clone()),
             workers.run(shutdown.clone()),
             retention.run(shutdown.clone()),
             watch_database(&store, &readiness, shutdown.clone()),
         );
         public?;
+        far?;
         Ok(hosts?)
     }
 }
@@ -273,11 +319,13 @@ async fn open_database(url: &str) -> Result<SqlStore, OpenError> {
 /// What agents call.
 fn host_router(
     services: &Services<SqlStore>,
+    certificates: &Certificates,
     readiness: &Readiness,
     metrics: &Metrics,
 ) -> Result<Router, GatewayError> {
     let name = host_service_server::SERVICE_NAME;
-    let routes = Routes::default().add_service(HostServiceServer::new(AgentHosts(services.clone())));
+    let handler = AgentHosts { services: services.clone(), authorities: Arc::clone(&certificates.authorities) };
+    let routes = Routes::default().add_service(HostServiceServer::new(handler));
     let routes = service::add_reflection(routes, &[name])?.add_service(readiness.grpc(vec![name.to_owned()]));
     Ok(layers::apply(service::into_router(routes), metrics))
 }

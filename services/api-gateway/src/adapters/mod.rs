@@ -2,4 +2,5 @@
 
 pub mod agents;
 pub mod images;
+pub mod pki;
 pub mod sql;

@@ -1,5 +1,7 @@
 //! `cloud host`.
 
+mod token;
+
 use clap::{Args, Subcommand};
 use cloud_contracts::v1::{AdoptOrphanRequest, Host, ListOrphansRequest, Orphan, RemoveOrphanRequest};
 
@@ -20,6 +22,9 @@ pub enum Command {
     /// What a host has with this cloud's tag and the database does not know there
     #[command(subcommand, visible_alias = "orphans")]
     Orphan(OrphanCommand),
+    /// What lets new hosts join
+    #[command(subcommand, visible_alias = "tokens")]
+    Token(token::Command),
 }
 
 /// `cloud host orphan`.
@@ -70,6 +75,7 @@ pub struct Adopt {
 pub async fn run(connection: Connection, command: Command) -> Result<(), Error> {
     match command {
         Command::Look(command) => look::<Host>(connection, command).await,
+        Command::Token(command) => token::run(connection, command).await,
         Command::Orphan(OrphanCommand::Ls { host, list, output }) => {
             let context = Context::new(connection, output).await?;
             let page = |page: PageOf| list_orphans(&context, &host, page);

@@ -94,7 +94,7 @@ fn plausible(capacity: &HostCapacity) -> Result<(), CoreError> {
 }
 
 /// Hosts belong to the cloud.
-fn nobody() -> ProjectId {
+pub(super) fn nobody() -> ProjectId {
     ProjectId::from(Uuid::nil())
 }
 
@@ -112,6 +112,18 @@ impl<S: Store> HostService<S> {
         let hosts: Vec<Host> = self.store.list(&Query::default()).await?;
         hosts.iter().for_each(|h| self.registry.remember(h));
         Ok(())
+    }
+
+    /// Refuses a host that did not join, or was removed: of one on another machine, it is not the agent's registration that makes it known.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn is_known(&self, host: HostId) -> Result<(), CoreError> {
+        let row: Option<Host> = self.store.get(*host.as_uuid()).await?;
+        match row.filter(|row| row.meta.deleted_at.is_none()) {
+            Some(_) => Ok(()),
+            None => Err(CoreError::not_found(Kind::Host, host.to_string())),
+        }
     }
 
     /// An agent announces itself. Answers with the cloud's id and how often to send a heartbeat.
@@ -243,7 +255,7 @@ impl<S: Store> HostService<S> {
     }
 }
 
-fn joined(host: &Host) -> NewEvent {
+pub(super) fn joined(host: &Host) -> NewEvent {
     NewEvent {
         project: nobody(),
         kind: Kind::Host,

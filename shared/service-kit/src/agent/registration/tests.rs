@@ -103,7 +103,9 @@ fn start(sockets: &[&Path]) -> Running {
     let gateways: Vec<_> = sockets.iter().map(|socket| Address::Unix((*socket).to_owned())).collect();
     let (ready, ending) = (readiness.clone(), stop.clone());
     let task = tokio::spawn(async move {
-        run_registration(&gateways, registration, Arc::new(Backend(source)), ready, publish, ending).await;
+        let renew = Arc::new(tokio::sync::Notify::new());
+        let gateways = Gateways::plain(gateways);
+        run_registration(gateways, registration, Arc::new(Backend(source)), ready, publish, renew, ending).await;
     });
     Running { readiness, cloud, backend, stop, task }
 }
