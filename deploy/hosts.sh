@@ -90,8 +90,9 @@ up() {
     each "${hosts[@]}" -- start_host_services || die "not all hosts have their services"
     start_daemon api-gateway
     wait_daemon api-gateway 30 gateway_answers
-    each "${hosts[@]}" -- start_agents_of
     wait_daemon api-gateway 30 gateway_ready
+    each "${hosts[@]}" -- join_host || die "not all hosts have joined"
+    each "${hosts[@]}" -- start_agents_of
     within 60 hosts_are_up || die "not all hosts are UP: $(api GET /hosts | jq -c '[.hosts[] | {name, state, state_reason}]'); logs: $logs_dir"
     our_cloud_id > /dev/null
     import_tiny

@@ -28,6 +28,8 @@ hosts_configure() {
     wires=$hosts_name-wires
     gateway_device=$hosts_name-gw
     gateway_address=$underlay.0.1
+    # Where lib/cloud.sh has the gateway listen for agents.
+    agents_address=$gateway_address:8443
     hosts_run=$run_dir/hosts
 }
 
@@ -226,20 +228,37 @@ start_host_services() {
     within 60 host_libvirt_answers "$1" || die "libvirt of $1 does not answer; see $logs_dir/$1/libvirtd.log"
 }
 
+# has_joined HOST: and its certificates count for some days still. (Agents renew them when 20 of 30 days have passed.)
+has_joined() {
+    local dir agent
+    dir=$(host_dir "$1")
+    for agent in "${agents[@]}"; do [[ -s $dir/etc/thecloud/$agent.toml ]] || return 1; done
+    [[ -z $(find "$dir/var/lib/thecloud/tls" -name '*.pem' ! -name '*.ca.pem' -mtime +27) ]]
+}
+
+# join_host HOST: with a token, as an operator would; once. A host that was in the cloud before gets one that is bound to it, and keeps its id.
+join_host() {
+    local token again=()
+    has_joined "$1" && return
+    if [[ -s $(host_dir "$1")/var/lib/thecloud/host-id ]] && token=$(cloud host token create --host "$1" 2> /dev/null); then
+        again=(--again)
+    else
+        token=$(cloud host token create)
+    fi
+    in_host "$1" "$bin_dir/cloud-agent-join" - --no-start --address "$(control_address "$1")" --tunnel-address "$(tunnel_address "$1")" \
+        --network datapath=netdev "${again[@]}" <<< "$token" >> "$logs_dir/$1/join.log" 2>&1 ||
+        die "$1 did not join: $(tail -n 1 "$logs_dir/$1/join.log")"
+}
+
 # host_agent_command HOST AGENT: its argument vector, into the array `command`.
 host_agent_command() {
-    local dir total
-    dir=$(host_dir "$1")
-    command=("$bin_dir/cloud-$2" --gateway "unix:$state_dir/host.sock" --listen "unix:/var/lib/thecloud/$2.sock"
-        --advertise "unix:$dir/var/lib/thecloud/$2.sock")
-    case $2 in
-        compute-agent)
-            # All hosts have the processors of the machine; its memory they share.
-            total=$(awk '/^MemTotal:/ { print int($2 / 1024) }' /proc/meminfo)
-            command+=(--reserved-memory-mib $((total - total / hosts_count)))
-            ;;
-        network-agent) command+=(--datapath netdev --tunnel-address "$(tunnel_address "$1")") ;;
-    esac
+    local total
+    command=("$bin_dir/cloud-$2" --config "/etc/thecloud/$2.toml")
+    if [[ $2 == compute-agent ]]; then
+        # All hosts have the processors of the machine; its memory they share.
+        total=$(awk '/^MemTotal:/ { print int($2 / 1024) }' /proc/meminfo)
+        command+=(--reserved-memory-mib $((total - total / hosts_count)))
+    fi
 }
 
 start_host_agent() {
