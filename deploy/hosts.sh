@@ -30,7 +30,8 @@ fi
 cloud_configure "${CLOUD_STATE_DIR:-/var/lib/thecloud-hosts}" "${CLOUD_PORT:-8080}" br-int
 hosts_configure "${CLOUD_HOSTS_NAME:-cloud}" "${CLOUD_UNDERLAY:-198.18}"
 
-# each HOST... -- COMMAND...: for all of them at the same time; fails when it fails for one.
+# each HOST... -- COMMAND...: for all of them at the same time; fails when it fails for one. Not with `||` where the command must end at its
+# first failure.
 each() {
     local hosts=() host pids=() pid status=0
     while [[ $1 != -- ]]; do
@@ -87,11 +88,11 @@ up() {
     make_wires
     for host in "${hosts[@]}"; do rm -f "$hosts_run/$host"/{off,no-agents}; done
     each "${hosts[@]}" -- stop_host_agents
-    each "${hosts[@]}" -- start_host_services || die "not all hosts have their services"
+    each "${hosts[@]}" -- start_host_services
     start_daemon api-gateway
     wait_daemon api-gateway 30 gateway_answers
     wait_daemon api-gateway 30 gateway_ready
-    each "${hosts[@]}" -- join_host || die "not all hosts have joined"
+    each "${hosts[@]}" -- join_host
     each "${hosts[@]}" -- start_agents_of
     within 60 hosts_are_up || die "not all hosts are UP: $(api GET /hosts | jq -c '[.hosts[] | {name, state, state_reason}]'); logs: $logs_dir"
     our_cloud_id > /dev/null
@@ -153,13 +154,15 @@ take_down() {
 
 # clear_away: what is not a host's.
 clear_away() {
-    local dir
+    local dir left
     # Of hosts whose namespaces are gone, as after a restart of the machine.
     for dir in "$state_dir"/hosts/*/; do
         [[ ! -d $dir ]] || unmount_disk "$(basename "$dir")"
     done
     remove_wires
     remove_mountpoints
+    left=$(present_hosts | xargs)
+    [[ -z $left ]] || die "hosts that cannot be removed: $left"
     rm -rf "$hosts_run"
     rm -f "$run_dir/env"
 }
@@ -195,7 +198,8 @@ destroy() {
     without_agents stop_daemons_of_cloud
     for host in $(present_hosts); do remove_host "$host"; done
     clear_away
-    rm -rf "$state_dir"
+    # Whatever else a directory of that name has is not ours.
+    if [[ -d $state_dir/hosts ]]; then rm -rf "$state_dir"; fi
 }
 
 list() {

@@ -22,6 +22,7 @@ clean_environment=(env -u CLOUD_STATE_DIR -u CLOUD_LISTEN -u CLOUD_CONFIG -u CLO
 # hosts_configure NAME UNDERLAY: what namespaces and devices are called after, and the first two numbers of the wires' addresses.
 hosts_configure() {
     [[ $1 =~ ^[a-z][a-z0-9]{0,7}$ ]] || die "CLOUD_HOSTS_NAME=$1 must be one to eight small letters and digits"
+    [[ $state_dir =~ ^/[A-Za-z0-9/._-]+$ ]] || die "CLOUD_STATE_DIR=$state_dir must be an absolute path of letters, digits, '.', '_' and '-'"
     [[ $2 =~ ^[0-9]{1,3}\.[0-9]{1,3}$ ]] || die "CLOUD_UNDERLAY=$2 must be two numbers, such as 198.18"
     hosts_name=$1
     underlay=$2
@@ -269,22 +270,21 @@ start_host_agent() {
     spawn_in_host "$1" "$2" "${command[@]}"
 }
 
-# restart_dead_of_host HOST: what a service manager does; not where somebody ended them on purpose.
+# restart_dead_of_host HOST: what a service manager does; not where somebody ended them on purpose. Starts no program where all is well: it is
+# asked every second.
 restart_dead_of_host() {
-    local name
+    local name pid
     if [[ -e $hosts_run/$1/off ]]; then return; fi
-    if [[ ! -d /proc/$(< "$(pid_file "$1" holder)") ]]; then hold_host "$1"; fi
-    for name in "${host_services[@]}" "${agents[@]}"; do
-        # Costs nothing where all is well, every second.
-        [[ -d /proc/$(cat "$(pid_file "$1" "$name")" 2> /dev/null || echo none) ]] && continue
-        if [[ $name == *-agent ]]; then
-            if [[ -e $hosts_run/$1/no-agents ]]; then continue; fi
-            note "cloud-$name of $1 ended; starting it again (log: $logs_dir/$1/$name.log)"
-            start_host_agent "$1" "$name"
-        else
-            note "$name of $1 ended; starting it again (log: $logs_dir/$1/$name.log)"
-            start_host_service "$1" "$name"
-        fi
+    for name in holder "${host_services[@]}" "${agents[@]}"; do
+        pid=
+        if [[ -e $hosts_run/$1/$name.pid ]]; then read -r pid < "$hosts_run/$1/$name.pid" || true; fi
+        if [[ -n $pid && -d /proc/$pid ]] || [[ $name == *-agent && -e $hosts_run/$1/no-agents ]]; then continue; fi
+        note "$(program_of "$name") of $1 ended; starting it again (log: $logs_dir/$1/$name.log)"
+        case $name in
+            holder) hold_host "$1" ;;
+            *-agent) start_host_agent "$1" "$name" ;;
+            *) start_host_service "$1" "$name" ;;
+        esac
     done
 }
 

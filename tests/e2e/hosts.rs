@@ -111,7 +111,44 @@ async fn guests_reach_each_other_across_hosts_and_launches_spread() -> anyhow::R
     for (name, _) in all {
         cloud.instances().delete(name).await?;
     }
-    thirty_launches_fill_three_hosts(&cloud).await
+    thirty_launches_fill_three_hosts(&cloud).await?;
+    a_token_lets_one_host_in(&cloud).await
+}
+
+/// The command that let the three hosts in, on a fourth one that has joined nothing yet: it has no agents, and is never UP.
+async fn a_token_lets_one_host_in(cloud: &HostsCloud) -> anyhow::Result<()> {
+    for host in ["h1", "h2", "h3"] {
+        let config =
+            std::fs::read_to_string(cloud.state().join(format!("hosts/{host}/etc/thecloud/compute-agent.toml")))?;
+        assert!(config.contains(":8443") && config.contains("tls-cert"), "{host} joined over mutual TLS: {config}");
+    }
+    let made = cloud.rest.post("/hosts:join-token", &json!({})).await?;
+    anyhow::ensure!(made.status.is_success(), "{}", made.text());
+    let token = made.at("/token");
+    let join = |number: u8| {
+        let directories = cloud.state().join(format!("new-{number}"));
+        let program = cloud_testkit::process::binary("cloud-agent-join")?.display().to_string();
+        let (config, state) =
+            (directories.join("etc").display().to_string(), directories.join("lib").display().to_string());
+        let flags = [
+            "--no-start",
+            "--host-name",
+            "new",
+            "--address",
+            "198.19.0.99",
+            "--config-dir",
+            &config,
+            "--state-dir",
+            &state,
+        ];
+        cloud.hosts(&[&["exec", "h1", &program, &token], &flags[..]].concat())
+    };
+    let joined = join(1)?;
+    assert!(joined.contains("joined cloud"), "{joined}");
+    assert_eq!(cloud.host("new").await?["state"], "UNREACHABLE");
+    let refused = join(2).expect_err("the token was used").to_string();
+    assert!(refused.contains("was used"), "{refused}");
+    Ok(())
 }
 
 /// Ten clients, three launches each, into exactly as much room.

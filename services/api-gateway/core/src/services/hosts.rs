@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::{
     AgentHealth, AgentRef, HostRegistry, HostState, Page, PageRequest, Settings,
     lookup::{any, operator},
+    tunnels,
 };
 use crate::{
     CoreError, Kind,
@@ -152,6 +153,7 @@ impl<S: Store> HostService<S> {
         host.boot_id.clone_from(&input.boot_id);
         host.meta.name.clone_from(&input.host_name);
         let offered = input.capacity.clone();
+        let before = host.capacity.tunnel_address.clone();
         host.capacity.take(input.role, input.capacity);
         if is_new {
             super::lookup::insert(&mut tx, &host).await?;
@@ -160,6 +162,7 @@ impl<S: Store> HostService<S> {
             super::lookup::rename(&mut tx, &mut host).await?;
         }
         self.set_capacity(&mut tx, &host).await?;
+        tunnels::moved(&mut tx, &host, &before).await?;
         // Where the commit fails, the agent registers again.
         if !self.store.is_exclusive() {
             let heard = HeardAgent {
@@ -212,9 +215,11 @@ impl<S: Store> HostService<S> {
         let mut tx = self.store.begin().await?;
         let Some(mut host) = tx.get::<Host>(*input.host.as_uuid()).await? else { return Ok(true) };
         let offered = input.capacity.clone();
+        let before = host.capacity.tunnel_address.clone();
         host.capacity.take(input.role, input.capacity);
         tx.update(&mut host).await?;
         self.set_capacity(&mut tx, &host).await?;
+        tunnels::moved(&mut tx, &host, &before).await?;
         tx.commit().await?;
         // Not before: what could not be written is written at the next sign of life.
         self.registry.offers(input.host, input.role, &offered);

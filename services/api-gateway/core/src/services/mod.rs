@@ -21,6 +21,7 @@ mod projects;
 mod quotas;
 mod registry;
 mod requests;
+mod tunnels;
 mod volumes;
 mod vpcs;
 mod watch;
