@@ -155,6 +155,7 @@ impl<S: Store> HostService<S> {
         let offered = input.capacity.clone();
         let before = host.capacity.tunnel_address.clone();
         host.capacity.take(input.role, input.capacity);
+        tunnels::moved(&mut tx, &host, &before).await?;
         if is_new {
             super::lookup::insert(&mut tx, &host).await?;
             tx.event(joined(&host)).await?;
@@ -162,7 +163,6 @@ impl<S: Store> HostService<S> {
             super::lookup::rename(&mut tx, &mut host).await?;
         }
         self.set_capacity(&mut tx, &host).await?;
-        tunnels::moved(&mut tx, &host, &before).await?;
         // Where the commit fails, the agent registers again.
         if !self.store.is_exclusive() {
             let heard = HeardAgent {
@@ -217,9 +217,9 @@ impl<S: Store> HostService<S> {
         let offered = input.capacity.clone();
         let before = host.capacity.tunnel_address.clone();
         host.capacity.take(input.role, input.capacity);
+        tunnels::moved(&mut tx, &host, &before).await?;
         tx.update(&mut host).await?;
         self.set_capacity(&mut tx, &host).await?;
-        tunnels::moved(&mut tx, &host, &before).await?;
         tx.commit().await?;
         // Not before: what could not be written is written at the next sign of life.
         self.registry.offers(input.host, input.role, &offered);
