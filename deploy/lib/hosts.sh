@@ -355,8 +355,13 @@ kill_all_in() {
 
 # power_off HOST: as if the plug were pulled. What was in memory is gone, /run too; the disks stay.
 power_off() {
+    local netns device
+    netns=$(netns_of "$1")
     touch "$hosts_run/$1/off"
     kill_all_in "$1"
+    for device in $(ip_in "$netns" -o link show type tun | awk -F '[ :@]+' '{ print $2 }'); do
+        ip_in "$netns" link delete "$device"
+    done
     rm -rf "$(host_dir "$1")/run"
     rm -f "$hosts_run/$1"/*.pid
 }
