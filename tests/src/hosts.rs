@@ -110,7 +110,8 @@ impl HostsCloud {
         Ok(())
     }
 
-    /// SIGKILL to the script, the gateway and every daemon of every host; guests stay.
+    /// SIGKILL to the script, the gateway and every daemon of every host; guests stay. And virtlogd: what guests write to their consoles goes
+    /// through pipes of its, and would be lost until they start again.
     ///
     /// # Errors
     /// The system does not say what runs.
@@ -123,7 +124,7 @@ impl HostsCloud {
         }
         for pid in pids.iter().map(|pid| pid.trim()) {
             let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-            if !name.starts_with("qemu") {
+            if !name.starts_with("qemu") && name.trim() != "virtlogd" {
                 Command::new("kill").args(["-KILL", pid]).status()?;
             }
         }
