@@ -2,17 +2,23 @@
 
 use std::{sync::Arc, time::Duration};
 
-use cloud_core::{ports::Store, services::JoinService};
+use cloud_core::{
+    ports::{CertificateAuthority as _, Store},
+    services::JoinService,
+};
+use cloud_domain::join;
 use cloud_service_kit::{
     error::chain,
-    server::ServerOptions,
+    server::{ServerCertificate, ServerOptions, TlsFiles},
     tls::{CredentialError, Credentials, Expect, server_config},
 };
 use rcgen::KeyPair;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
-    adapters::pki::{Authorities, Keeper, OwnError, PkiError, Revocations, gateway_credentials},
-    config::Config,
+    adapters::pki::{Authorities, Keeper, OwnError, PkiError, PublicCertificate, Revocations, gateway_credentials},
+    config::{Config, TlsMode},
+    gateway::GatewayError,
 };
 
 /// The certificates of a gateway.
@@ -73,9 +79,81 @@ impl Certificates {
         Ok(Some(ServerOptions { tls, guard: Some(self.revocations.clone()), ..ServerOptions::default() }))
     }
 
+    /// TLS of the public port, and the certificate that it shows.
+    ///
+    /// # Errors
+    /// The files are wrong, or the authority's key cannot be used.
+    pub fn public(&self, tls: &PublicTls, config: &Config) -> Result<PublicServer, GatewayError> {
+        let (certificate, key, names) = match tls {
+            PublicTls::Off => return Ok((None, None)),
+            PublicTls::Files(files) => (files.certificate()?, None, Vec::new()),
+            PublicTls::BuiltIn => {
+                let (names, key) = (config.server_names(), KeyPair::generate().map_err(PkiError::Make)?);
+                let chain = self.authorities.server_chain(&key, &names, self.lifetime)?;
+                let certificate = ServerCertificate::from_pem(&chain, &key.serialize_pem())?;
+                for fingerprint in self.authorities.fingerprints() {
+                    let fingerprint = join::hex(&fingerprint);
+                    tracing::info!(
+                        fingerprint,
+                        "clients know the public port by this: cloud login URL --fingerprint …"
+                    );
+                }
+                (certificate, Some(Arc::new(key)), names)
+            }
+        };
+        let tls = certificate.config()?;
+        Ok((Some(tls), Some(PublicCertificate { certificate, key, names })))
+    }
+
     /// What keeps them.
-    pub fn keeper<S: Store>(self, store: S, joins: JoinService<S>) -> Keeper<S> {
+    pub fn keeper<S: Store>(self, store: S, joins: JoinService<S>, public: Option<PublicCertificate>) -> Keeper<S> {
         let Self { authorities, own, revocations, lifetime } = self;
-        Keeper { store, joins, authorities, own, revocations, lifetime }
+        Keeper { store, joins, authorities, own, public, revocations, lifetime }
+    }
+}
+
+/// TLS of the public port, and what it shows.
+pub type PublicServer = (Option<Arc<rustls::ServerConfig>>, Option<PublicCertificate>);
+
+/// How the public port speaks TLS.
+pub enum PublicTls {
+    /// Not at all.
+    Off,
+    /// By files.
+    Files(TlsFiles),
+    /// By the cloud's own authority.
+    BuiltIn,
+}
+
+impl PublicTls {
+    /// As configured.
+    ///
+    /// # Errors
+    /// What is said about it does not fit together, or the files cannot be used.
+    pub fn of(config: &Config) -> Result<Self, GatewayError> {
+        Ok(match config.tls_mode().map_err(GatewayError::PublicTls)? {
+            TlsMode::Off => Self::Off,
+            TlsMode::BuiltIn => Self::BuiltIn,
+            TlsMode::Files => match config.tls.files()? {
+                None => Self::Off,
+                Some(files) => {
+                    files.load()?;
+                    Self::Files(files)
+                }
+            },
+        })
+    }
+
+    /// Whether it does.
+    #[must_use]
+    pub const fn is_on(&self) -> bool {
+        !matches!(self, Self::Off)
+    }
+
+    /// Takes over what the files say, until `shutdown`.
+    pub async fn keep_loaded(&self, public: Option<&PublicCertificate>, shutdown: CancellationToken) {
+        if let (Self::Files(files), Some(public)) = (self, public) {
+            files.keep_loaded(Arc::clone(&public.certificate), shutdown).await;
+        }
     }
 }

@@ -24,6 +24,14 @@ pub struct Config {
     /// TLS of the public port.
     #[command(flatten)]
     pub tls: TlsArgs,
+    /// TLS of the public port: `built-in` by this cloud's own certificate authority, whose fingerprint `cloud login` pins; by default `files`
+    /// where --tls-cert is given, else `off`.
+    #[arg(long = "tls", env = "CLOUD_TLS", value_enum, value_name = "MODE")]
+    pub tls_mode: Option<TlsMode>,
+    /// Names and addresses that clients know the public port by, for --tls=built-in. Those of --listen and --public-url, `localhost` and this
+    /// machine's name are in the certificate anyway.
+    #[arg(long, env = "CLOUD_TLS_NAMES", value_name = "NAME,…", value_delimiter = ',')]
+    pub tls_names: Vec<String>,
     /// Serve the public port without TLS even where other machines reach it. Keys then travel in the clear: only behind a proxy that
     /// speaks TLS.
     #[arg(long, env = "CLOUD_ALLOW_PLAIN_BEYOND_LOOPBACK")]
@@ -58,6 +66,17 @@ pub struct Config {
     /// How long things are kept.
     #[command(flatten)]
     pub retention: RetentionArgs,
+}
+
+/// TLS of the public port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum TlsMode {
+    /// By the files of --tls-cert and --tls-key.
+    Files,
+    /// By the cloud's own certificate authority.
+    BuiltIn,
+    /// None: beyond loopback only with --allow-plain-beyond-loopback.
+    Off,
 }
 
 /// The flags of joining and of certificates.
@@ -250,6 +269,38 @@ impl Config {
         let default = Address::Tcp { host: "127.0.0.1".to_owned(), port: 8080 };
         debug_assert_eq!(LISTEN.parse(), Ok(default.clone()));
         self.daemon.listen.clone().unwrap_or(default)
+    }
+
+    /// How the public port speaks TLS.
+    ///
+    /// # Errors
+    /// What is said about it does not fit together.
+    pub fn tls_mode(&self) -> Result<TlsMode, &'static str> {
+        let files = self.tls.tls_cert.is_some() || self.tls.tls_key.is_some();
+        match (self.tls_mode, files) {
+            (None | Some(TlsMode::Files), true) => Ok(TlsMode::Files),
+            (Some(TlsMode::Files), false) => Err("--tls=files needs --tls-cert and --tls-key"),
+            (Some(_), true) => Err("--tls-cert and --tls-key are for --tls=files"),
+            (Some(mode), false) => Ok(mode),
+            (None, false) => Ok(TlsMode::Off),
+        }
+    }
+
+    /// The names in the public port's certificate, where the cloud's own authority issues it.
+    #[must_use]
+    pub fn server_names(&self) -> Vec<String> {
+        let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
+        names.push(rustix::system::uname().nodename().to_string_lossy().into_owned());
+        if let Address::Tcp { host, .. } = self.listen() {
+            names.push(host);
+        }
+        let url = self.public_url.as_ref().and_then(|url| url.parse::<http::Uri>().ok());
+        names.extend(url.and_then(|url| url.host().map(|h| h.trim_matches(['[', ']']).to_owned())));
+        names.extend(self.tls_names.iter().cloned());
+        names.retain(|name| !matches!(name.as_str(), "" | "0.0.0.0" | "::"));
+        names.sort();
+        names.dedup();
+        names
     }
 
     /// Where agents register.

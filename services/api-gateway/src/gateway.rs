@@ -42,7 +42,7 @@ use crate::{
         sql::{OpenError, SqlStore},
     },
     admin_key::{self, KeyError},
-    certificates::Certificates,
+    certificates::{Certificates, PublicTls},
     config::Config,
     handlers::{AgentHosts, certified},
     http::{PublicApi, RouterError},
@@ -108,6 +108,9 @@ pub enum GatewayError {
     /// TLS of the agents' address.
     #[error(transparent)]
     Credentials(#[from] CredentialError),
+    /// TLS of the public port.
+    #[error("{0}")]
+    PublicTls(&'static str),
     /// An address for agents of other machines that is none.
     #[error("--agents-address must be host:port: agents of this machine use the unix socket of --host-listen")]
     AgentsAddress,
@@ -173,13 +176,13 @@ struct Listeners {
     hosts: Listener,
     /// For agents of other machines.
     agents: Option<Listener>,
-    tls: Option<Arc<rustls::ServerConfig>>,
+    tls: PublicTls,
 }
 
 impl Listeners {
     async fn bind(config: &Config) -> Result<Self, GatewayError> {
-        let tls = config.tls.files()?.map(|files| files.load()).transpose()?;
-        let policy = BindPolicy { tls: tls.is_some(), allow_plain_beyond_loopback: config.allow_plain_beyond_loopback };
+        let tls = PublicTls::of(config)?;
+        let policy = BindPolicy { tls: tls.is_on(), allow_plain_beyond_loopback: config.allow_plain_beyond_loopback };
         let public = Listener::bind(&config.listen(), policy).await?;
         let hosts = Listener::bind(&config.host_listen(), BindPolicy::default()).await?;
         let agents = match &config.join.agents_address {
@@ -246,7 +249,9 @@ impl Cloud {
         let host_router = host_router(&services, &certificates, &readiness, &metrics)?;
         let far_router = host_router.clone().layer(middleware::from_fn(certified));
         let far_options = certificates.server_options()?;
-        let keeper = certificates.keeper(store.clone(), services.joins.clone());
+        let (public_tls, public_certificate) = certificates.public(&tls, config)?;
+        let keeper = certificates.keeper(store.clone(), services.joins.clone(), public_certificate.clone());
+        let reloading = tls.keep_loaded(public_certificate.as_ref(), shutdown.clone());
         let purged = purge_counter(&metrics)?;
         let api = PublicApi {
             services,
@@ -256,7 +261,7 @@ impl Cloud {
             consoles: agents.clone(),
             backups: Arc::new(store.clone()),
             restart: shutdown.clone(),
-            public_url: config.public_url.clone().unwrap_or_else(|| url(public.local_addr(), tls.is_some())),
+            public_url: config.public_url.clone().unwrap_or_else(|| url(public.local_addr(), tls.is_on())),
             calls: config.calls(),
             readiness: readiness.clone(),
             metrics,
@@ -265,18 +270,19 @@ impl Cloud {
         let retention = Retention::new(store.clone(), settings.clone(), purged);
         let backends = Backends { compute: agents.clone(), storage: agents.clone(), network: agents, images };
         let workers = Workers::new(store.clone(), registry, backends, settings).traced(Arc::new(traced));
-        let options = ServerOptions { tls, ..ServerOptions::default() };
+        let options = ServerOptions { tls: public_tls, ..ServerOptions::default() };
         let far_hosts = async {
             match (far_hosts, far_options) {
                 (Some(listener), Some(options)) => server::serve(listener, far_router, options, shutdown.clone()).await,
                 _ => Ok(()),
             }
         };
-        let (public, hosts, far, (), (), (), ()) = tokio::join!(
+        let (public, hosts, far, (), (), (), (), ()) = tokio::join!(
             server::serve(public, router, options, shutdown.clone()),
             server::serve(hosts, host_router, ServerOptions::default(), shutdown.clone()),
             far_hosts,
             keeper.run(shutdown.clone()),
+            reloading,
             workers.run(shutdown.clone()),
             retention.run(shutdown.clone()),
             watch_database(&store, &readiness, shutdown.clone()),

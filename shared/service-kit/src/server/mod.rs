@@ -13,7 +13,7 @@ use tokio::{sync::Semaphore, time};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use connection::{Connection, Guard, Peer};
-pub use tls::{TlsArgs, TlsError, TlsFiles};
+pub use tls::{ServerCertificate, TlsArgs, TlsError, TlsFiles};
 
 use crate::listen::{Listener, Stream};
 

@@ -256,7 +256,10 @@ impl Authorities {
     }
 
     /// A certificate for the public port, followed by its authority's.
-    pub(super) fn server_chain(&self, key: &KeyPair, names: &[String], lifetime: Duration) -> Result<String, PkiError> {
+    ///
+    /// # Errors
+    /// The authority's key cannot be used, or a name is none.
+    pub fn server_chain(&self, key: &KeyPair, names: &[String], lifetime: Duration) -> Result<String, PkiError> {
         self.chain(key, &Subject::Server(names), lifetime)
     }
 

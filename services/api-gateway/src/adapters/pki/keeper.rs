@@ -11,7 +11,8 @@ use cloud_core::{
 };
 use cloud_service_kit::{
     error::chain,
-    tls::{CredentialError, Credentials, Material},
+    server::ServerCertificate,
+    tls::{CredentialError, Credentials, Material, Validity},
 };
 use rcgen::KeyPair;
 use tokio_util::sync::CancellationToken;
@@ -43,6 +44,17 @@ pub fn gateway_credentials(authorities: &Authorities, key: &KeyPair, lifetime: D
     Ok(Material::from_pem(&chain, &key.serialize_pem(), &authorities.trusted())?)
 }
 
+/// What the public port shows.
+#[derive(Clone)]
+pub struct PublicCertificate {
+    /// As of now.
+    pub certificate: Arc<ServerCertificate>,
+    /// Its key, where the cloud's own authority issues it.
+    pub key: Option<Arc<KeyPair>>,
+    /// The names in it.
+    pub names: Vec<String>,
+}
+
 /// Keeps all of it until the gateway ends.
 pub struct Keeper<S> {
     /// The store.
@@ -53,6 +65,8 @@ pub struct Keeper<S> {
     pub authorities: Arc<Authorities>,
     /// The gateway's own certificate, with its key; none where no certificate can be issued.
     pub own: Option<(Arc<Credentials>, KeyPair)>,
+    /// What the public port shows.
+    pub public: Option<PublicCertificate>,
     /// Who is no longer let in.
     pub revocations: Arc<Revocations>,
     /// How long the gateway's certificate counts.
@@ -87,10 +101,22 @@ impl<S: Store> Keeper<S> {
         if changed {
             tracing::info!("the authorities of certificates have changed");
         }
+        self.look_at_public(changed)?;
         let Some((credentials, key)) = &self.own else { return Ok(()) };
         if changed || credentials.now().validity.renew_at() <= SystemTime::now() {
             credentials.replace(gateway_credentials(&self.authorities, key, self.lifetime)?);
             tracing::info!("the gateway's certificate was issued anew");
+        }
+        Ok(())
+    }
+
+    fn look_at_public(&self, changed: bool) -> Result<(), OwnError> {
+        let Some(PublicCertificate { certificate, key: Some(key), names }) = &self.public else { return Ok(()) };
+        let shown = certificate.shown().map(|shown| Validity::of(&shown)).transpose()?;
+        if changed || shown.is_none_or(|validity| validity.renew_at() <= SystemTime::now()) {
+            let chain = self.authorities.server_chain(key, names, self.lifetime)?;
+            certificate.replace(&chain, &key.serialize_pem())?;
+            tracing::info!("the certificate of the public port was issued anew");
         }
         Ok(())
     }

@@ -21,7 +21,7 @@ mod master;
 
 pub use authorities::{Authorities, PkiError};
 pub use guard::Revocations;
-pub use keeper::{Keeper, OwnError, gateway_credentials};
+pub use keeper::{Keeper, OwnError, PublicCertificate, gateway_credentials};
 pub use master::{MasterKey, MasterKeyError};
 
 #[cfg(test)]

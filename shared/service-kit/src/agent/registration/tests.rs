@@ -42,7 +42,7 @@ impl HostService for Gateway {
 
     async fn heartbeat(&self, request: Request<HeartbeatRequest>) -> Result<Response<HeartbeatResponse>, Status> {
         self.beats.send_modify(|all| all.push(request.into_inner()));
-        Ok(Response::new(HeartbeatResponse { register_again: self.forgetful.load(Ordering::SeqCst) }))
+        Ok(Response::new(HeartbeatResponse { register_again: self.forgetful.load(Ordering::SeqCst), renew: false }))
     }
 
     async fn renew(&self, _: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
