@@ -23,6 +23,8 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/lib/cloud.sh"
 # shellcheck source=lib/hosts.sh
 . "$here/lib/hosts.sh"
+# shellcheck source=lib/wires.sh
+. "$here/lib/wires.sh"
 
 if ((EUID != 0)); then
     exec sudo --preserve-env=CLOUD_STATE_DIR,CLOUD_PORT,CLOUD_BIN_DIR,CLOUD_RUN_DIR,CLOUD_CACHE_DIR,CARGO_TARGET_DIR,CLOUD_HOSTS_NAME,CLOUD_UNDERLAY,CLOUD_HOST_DISK_MIB "$0" "$@"
