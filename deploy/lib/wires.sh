@@ -8,7 +8,7 @@ ip_in() { ip -n "$@"; }
 make_namespace() {
     netns_exists "$1" || ip netns add "$1"
     # With IPv6 every device has an address of its own accord, and the switch takes each for an end of tunnels.
-    ip netns exec "$1" sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1
+    ip netns exec "$1" sysctl -eqw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1
     ip_in "$1" link set dev lo up
 }
 
@@ -28,7 +28,7 @@ make_wires() {
         used=$(ip -4 route show to match "$gateway_address" | grep -v '^default' || true)
         [[ -z $used ]] || die "this machine uses $underlay.0.0/24 already ($used): choose other addresses with CLOUD_UNDERLAY"
         ip link add "$gateway_device" type veth peer name gateway netns "$wires"
-        sysctl -qw "net.ipv6.conf.$gateway_device.disable_ipv6=1"
+        sysctl -eqw "net.ipv6.conf.$gateway_device.disable_ipv6=1"
     fi
     # A switch in userspace passes on packets as they are: their checksums have to be there.
     ethtool -K "$gateway_device" tx off > /dev/null
