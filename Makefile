@@ -14,7 +14,7 @@ build: deps ## builds the four daemons and the command `cloud` (release)
 image: deps ## builds the guest image `tiny` into .cache/
 	@images/tiny/build.sh
 
-up: build image ## runs a cloud on this machine until Ctrl-C or make down
+up: build image ## runs a cloud on this machine until Ctrl-C or make down; HOSTS=3: of three hosts (docs/hosts.md)
 	@deploy/up.sh
 
 down: ## ends make up: guests are shut down, instances and volumes kept

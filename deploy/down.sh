@@ -9,7 +9,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/lib/cloud.sh"
 
 if ((EUID != 0)); then
-    exec sudo --preserve-env=CLOUD_STATE_DIR,CLOUD_PORT,CLOUD_BRIDGE,CLOUD_BIN_DIR,CLOUD_RUN_DIR,CARGO_TARGET_DIR "$0" "$@"
+    exec sudo --preserve-env=CLOUD_STATE_DIR,CLOUD_PORT,CLOUD_BRIDGE,CLOUD_HOSTS_NAME,CLOUD_UNDERLAY,CLOUD_BIN_DIR,CLOUD_RUN_DIR,CARGO_TARGET_DIR "$0" "$@"
 fi
 cloud_configure "${CLOUD_STATE_DIR:-/var/lib/thecloud}" "${CLOUD_PORT:-8080}" "${CLOUD_BRIDGE:-br-int}"
 
@@ -24,6 +24,10 @@ if cloud_runs; then
     exit 0
 fi
 take_cloud_lock "a cloud has just been started: try again"
+if [[ -d $run_dir/hosts ]]; then
+    exec 8>&-
+    exec "$here/hosts.sh" down
+fi
 if [[ ! -d $daemons_dir && ! -e $run_dir/up.pid ]]; then
     note "nothing runs"
     exit 0

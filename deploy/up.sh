@@ -3,6 +3,7 @@
 # Instances and volumes stay for the next time. `make up` builds first; this needs root (it asks sudo).
 #
 # CLOUD_STATE_DIR (/var/lib/thecloud), CLOUD_PORT (8080), CLOUD_BRIDGE (br-int), CLOUD_BIN_DIR (target/release)
+# HOSTS=3: several hosts instead, each in namespaces of its own; see hosts.sh.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=lib/common.sh
@@ -10,6 +11,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=lib/cloud.sh
 . "$here/lib/cloud.sh"
 
+if [[ -n ${HOSTS:-} ]]; then exec "$here/hosts.sh" up "$HOSTS"; fi
 if ((EUID != 0)); then
     exec sudo --preserve-env=CLOUD_STATE_DIR,CLOUD_PORT,CLOUD_BRIDGE,CLOUD_BIN_DIR,CLOUD_RUN_DIR,CLOUD_CACHE_DIR,CARGO_TARGET_DIR "$0" "$@"
 fi

@@ -31,6 +31,7 @@ daemon_command() {
         api-gateway)
             command=("$bin_dir/cloud-api-gateway" --listen "127.0.0.1:$port" --database "sqlite:$state_dir/cloud.db"
                 --state-dir "$state_dir" --host-listen "unix:$state_dir/host.sock" --api-key-file "$key_file")
+            if [[ -n ${agents_address:-} ]]; then command+=(--agents-address "$agents_address"); fi
             ;;
         *)
             command=("$bin_dir/cloud-$1" --listen "unix:$state_dir/${1%-agent}.sock" --gateway "unix:$state_dir/host.sock"

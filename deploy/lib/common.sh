@@ -61,3 +61,11 @@ end_process() {
 }
 
 process_gone() { ! process_is "$1" "$2"; }
+
+# Where no udev runs, the device has the kernel's owner and mode. libvirt's root may then open it and QEMU's user may not, over which libvirt
+# asks QEMU anew what it can do, for seconds and at every call. Owner and mode are those of udev's own rule.
+give_kvm_to_its_group() {
+    [[ -c /dev/kvm && $(stat -c %a:%G /dev/kvm) == 600:root ]] && getent group kvm > /dev/null || return 0
+    as_root chgrp kvm /dev/kvm
+    as_root chmod 660 /dev/kvm
+}

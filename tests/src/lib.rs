@@ -4,7 +4,11 @@
 pub mod chaos;
 pub mod cloud;
 pub mod fuzz;
+pub mod hosts;
+pub mod instances;
 pub mod real;
 
 pub use cloud::{Setup, TestCloud};
+pub use hosts::HostsCloud;
+pub use instances::Instances;
 pub use real::RealCloud;

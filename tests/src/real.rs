@@ -7,28 +7,22 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
 };
 
 use anyhow::Context as _;
 use cloud_testkit::{DaemonProcess, GatewayConfig, GatewayProcess, RestClient, Role, process::binary, until};
 use http::Method as Http;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tempfile::TempDir;
 
-/// How long anything may take that boots no guest.
-pub const PATIENCE: Duration = Duration::from_secs(60);
-/// How long a guest may take to boot, under emulation on a busy machine.
-pub const BOOT: Duration = Duration::from_secs(120);
+use crate::instances::Instances;
+pub use crate::instances::{BOOT, IMAGE, PATIENCE};
 
 /// The integration bridge of these clouds.
 const BRIDGE: &str = "br-e2e";
 /// How MAC addresses of guests begin.
 const GUEST_MACS: &str = "52:54:00";
 const LIBVIRT: [&str; 3] = ["-q", "-c", "qemu:///system"];
-
-/// The image's name in these clouds.
-pub const IMAGE: &str = "tiny";
 
 /// A cloud of four daemons. Dropping it removes its guests, its bridge and its state.
 #[derive(Debug)]
@@ -174,16 +168,18 @@ impl RealCloud {
         .map_err(|error| self.with_logs(error))
     }
 
+    /// Its instances, as clients see them.
+    #[must_use]
+    pub fn instances(&self) -> Instances<'_> {
+        Instances(&self.rest)
+    }
+
     /// Launches an instance of [`IMAGE`] with more fields, and returns it as answered.
     ///
     /// # Errors
     /// Anything but 201.
     pub async fn launch(&self, name: &str, more: Value) -> anyhow::Result<Value> {
-        let mut body = json!({"name": name, "image": IMAGE, "instance_type": "tiny"});
-        if let (Some(body), Value::Object(more)) = (body.as_object_mut(), more) {
-            body.extend(more);
-        }
-        self.rest.post("/instances", &body).await?.expect(201)
+        self.instances().launch(name, more).await
     }
 
     /// Waits until an instance has this status; ERROR on the way there ends the waiting.
@@ -191,23 +187,7 @@ impl RealCloud {
     /// # Errors
     /// Another end, or it takes too long.
     pub async fn becomes(&self, id: &str, status: &str) -> anyhow::Result<Value> {
-        until(&format!("{id} to be {status}"), PATIENCE, || async {
-            // The gateway may be away: it is killed in some tests.
-            let Ok(answer) = self.rest.get(&format!("/instances/{id}")).await else {
-                return Ok(Err("no answer".into()));
-            };
-            if answer.status.is_server_error() {
-                return Ok(Err(answer.text()));
-            }
-            let instance = answer.expect(200)?;
-            match instance["status"].as_str() {
-                Some(is) if is == status => Ok(Ok(instance)),
-                Some("ERROR") => anyhow::bail!("{id} is ERROR: {}", instance["status_reason"]),
-                _ => Ok(Err(instance.to_string())),
-            }
-        })
-        .await
-        .map_err(|error| self.with_logs(error))
+        self.instances().becomes(id, status).await.map_err(|error| self.with_logs(error))
     }
 
     /// Deletes an instance and waits until it is DELETED.
@@ -215,9 +195,7 @@ impl RealCloud {
     /// # Errors
     /// It takes too long.
     pub async fn delete(&self, id: &str) -> anyhow::Result<()> {
-        let deleting = self.rest.delete(&format!("/instances/{id}")).await?.expect(200)?;
-        let id = deleting["id"].as_str().context("an instance has an id")?;
-        self.becomes(id, "DELETED").await.map(|_| ())
+        self.instances().delete(id).await.map_err(|error| self.with_logs(error))
     }
 
     /// What a guest wrote to its serial console so far.
@@ -225,8 +203,7 @@ impl RealCloud {
     /// # Errors
     /// Anything but 200.
     pub async fn log(&self, id: &str) -> anyhow::Result<String> {
-        let answer = self.rest.get(&format!("/instances/{id}/console-log")).await?.expect(200)?;
-        Ok(answer["log"].as_str().unwrap_or_default().to_owned())
+        self.instances().log(id).await
     }
 
     /// Waits until a guest has written `text` to its console.
@@ -234,12 +211,7 @@ impl RealCloud {
     /// # Errors
     /// It takes too long; what it wrote is in the error.
     pub async fn says(&self, id: &str, text: &str) -> anyhow::Result<()> {
-        until(&format!("{id} to say `{text}`"), BOOT, || async {
-            let log = self.log(id).await?;
-            Ok(if log.contains(text) { Ok(()) } else { Err(log) })
-        })
-        .await
-        .map_err(|error| self.with_logs(error))
+        self.instances().says(id, text).await.map_err(|error| self.with_logs(error))
     }
 
     /// What this cloud has on the host.

@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::Parser;
 use cloud_core::{
     model::{Limited, NO_LIMIT, default_limits},
-    services::{Settings, Strategy},
+    services::{JoinSettings, Settings, Strategy},
 };
 use cloud_service_kit::{Address, config::DaemonArgs, server::TlsArgs};
 
@@ -27,6 +27,14 @@ pub struct Config {
     /// TLS of the public port.
     #[command(flatten)]
     pub tls: TlsArgs,
+    /// TLS of the public port: `built-in` by this cloud's own certificate authority, whose fingerprint `cloud login` pins; by default `files`
+    /// where --tls-cert is given, else `off`.
+    #[arg(long = "tls", env = "CLOUD_TLS", value_enum, value_name = "MODE")]
+    pub tls_mode: Option<TlsMode>,
+    /// Names and addresses that clients know the public port by, for --tls=built-in. Those of --listen and --public-url, `localhost` and this
+    /// machine's name are in the certificate anyway.
+    #[arg(long, env = "CLOUD_TLS_NAMES", value_name = "NAME,…", value_delimiter = ',')]
+    pub tls_names: Vec<String>,
     /// Serve the public port without TLS even where other machines reach it. Keys then travel in the clear: only behind a proxy that
     /// speaks TLS.
     #[arg(long, env = "CLOUD_ALLOW_PLAIN_BEYOND_LOOPBACK")]
@@ -46,6 +54,9 @@ pub struct Config {
     /// What console URLs begin with, as browsers reach this gateway; by default where it listens.
     #[arg(long, env = "CLOUD_PUBLIC_URL", value_name = "URL")]
     pub public_url: Option<String>,
+    /// Joining, and the certificates of hosts.
+    #[command(flatten)]
+    pub join: JoinArgs,
     /// Images.
     #[command(flatten)]
     pub images: ImageArgs,
@@ -85,6 +96,72 @@ pub struct PlaceArgs {
 fn strategy(text: &str) -> Result<Strategy, String> {
     let all = [Strategy::Spread, Strategy::Pack];
     all.into_iter().find(|s| s.as_str() == text).ok_or_else(|| "must be spread or pack".to_owned())
+}
+
+/// TLS of the public port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum TlsMode {
+    /// By the files of --tls-cert and --tls-key.
+    Files,
+    /// By the cloud's own certificate authority.
+    BuiltIn,
+    /// None: beyond loopback only with --allow-plain-beyond-loopback.
+    Off,
+}
+
+/// The flags of joining and of certificates.
+#[derive(Debug, Clone, clap::Args)]
+pub struct JoinArgs {
+    /// Where the agents of other hosts join and register, with mutual TLS, such as `0.0.0.0:8443`. Without it, only this machine's agents can,
+    /// over the unix socket of --host-listen.
+    #[arg(long, env = "CLOUD_AGENTS_ADDRESS", value_name = "ADDRESS")]
+    pub agents_address: Option<Address>,
+    /// Where hosts reach that address, of this gateway and of the others; join tokens carry it. By default what --agents-address says, if that
+    /// is the address of one machine.
+    #[arg(long, env = "CLOUD_AGENTS_ADVERTISE", value_name = "ADDRESS,…", value_delimiter = ',')]
+    pub agents_advertise: Vec<Address>,
+    /// The file with the operator's master key, which seals the keys in the database; by default `master.key` in the state directory, made at
+    /// the cloud's first start. All gateways of a cloud need the same one. A backup of the database does not contain it.
+    #[arg(long, env = "CLOUD_MASTER_KEY_FILE", value_name = "FILE")]
+    pub master_key_file: Option<PathBuf>,
+    /// The certificate (PEM) of a certificate authority of your own, in place of the built-in one; further authorities to trust after it. The
+    /// files are read again when they change.
+    #[arg(long, env = "CLOUD_CA_CERT", value_name = "FILE", requires = "ca_key")]
+    pub ca_cert: Option<PathBuf>,
+    /// Its private key (PEM).
+    #[arg(long, env = "CLOUD_CA_KEY", value_name = "FILE", requires = "ca_cert")]
+    pub ca_key: Option<PathBuf>,
+    /// How long the certificates of hosts count, in seconds; agents renew them when two thirds have passed.
+    #[arg(long, env = "CLOUD_HOST_CERTIFICATE_LIFETIME", value_name = "SECONDS", default_value_t = 30 * 24 * 3600,
+          value_parser = clap::value_parser!(u64).range(3..=365 * 24 * 3600))]
+    pub host_certificate_lifetime: u64,
+    /// How long the gateways' own certificates count, in seconds.
+    #[arg(long, env = "CLOUD_GATEWAY_CERTIFICATE_LIFETIME", value_name = "SECONDS", default_value_t = 30 * 24 * 3600,
+          value_parser = clap::value_parser!(u64).range(3..=365 * 24 * 3600))]
+    pub gateway_certificate_lifetime: u64,
+    /// How long the built-in certificate authority counts, in seconds; it is replaced before its end.
+    #[arg(long, env = "CLOUD_CA_LIFETIME", value_name = "SECONDS", default_value_t = 10 * 365 * 24 * 3600,
+          value_parser = clap::value_parser!(u64).range(60..=30 * 365 * 24 * 3600))]
+    pub ca_lifetime: u64,
+}
+
+impl JoinArgs {
+    /// Where hosts reach the gateways.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<String> {
+        if !self.agents_advertise.is_empty() {
+            return self.agents_advertise.iter().map(host_and_port).collect();
+        }
+        let one = |address: &&Address| match address {
+            Address::Unix(_) => false,
+            Address::Tcp { host, port } => !matches!(host.as_str(), "0.0.0.0" | "::") && *port != 0,
+        };
+        self.agents_address.iter().filter(one).map(host_and_port).collect()
+    }
+}
+
+fn host_and_port(address: &Address) -> String {
+    address.to_string().trim_start_matches("tcp:").to_owned()
 }
 
 /// The flags of retention.
@@ -224,6 +301,38 @@ impl Config {
         self.daemon.listen.clone().unwrap_or(default)
     }
 
+    /// How the public port speaks TLS.
+    ///
+    /// # Errors
+    /// What is said about it does not fit together.
+    pub fn tls_mode(&self) -> Result<TlsMode, &'static str> {
+        let files = self.tls.tls_cert.is_some() || self.tls.tls_key.is_some();
+        match (self.tls_mode, files) {
+            (None | Some(TlsMode::Files), true) => Ok(TlsMode::Files),
+            (Some(TlsMode::Files), false) => Err("--tls=files needs --tls-cert and --tls-key"),
+            (Some(_), true) => Err("--tls-cert and --tls-key are for --tls=files"),
+            (Some(mode), false) => Ok(mode),
+            (None, false) => Ok(TlsMode::Off),
+        }
+    }
+
+    /// The names in the public port's certificate, where the cloud's own authority issues it.
+    #[must_use]
+    pub fn server_names(&self) -> Vec<String> {
+        let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
+        names.push(rustix::system::uname().nodename().to_string_lossy().into_owned());
+        if let Address::Tcp { host, .. } = self.listen() {
+            names.push(host);
+        }
+        let url = self.public_url.as_ref().and_then(|url| url.parse::<http::Uri>().ok());
+        names.extend(url.and_then(|url| url.host().map(|h| h.trim_matches(['[', ']']).to_owned())));
+        names.extend(self.tls_names.iter().cloned());
+        names.retain(|name| !matches!(name.as_str(), "" | "0.0.0.0" | "::"));
+        names.sort();
+        names.dedup();
+        names
+    }
+
     /// Where agents register.
     #[must_use]
     pub fn host_listen(&self) -> Address {
@@ -241,6 +350,19 @@ impl Config {
     #[must_use]
     pub fn api_key_file(&self) -> PathBuf {
         self.api_key_file.clone().unwrap_or_else(|| self.state_dir.join("admin.key"))
+    }
+
+    /// The operator's master key.
+    #[must_use]
+    pub fn master_key_file(&self) -> PathBuf {
+        self.join.master_key_file.clone().unwrap_or_else(|| self.state_dir.join("master.key"))
+    }
+
+    /// What the core is told of joining.
+    #[must_use]
+    pub fn join_settings(&self) -> JoinSettings {
+        let certificate_lifetime = Duration::from_secs(self.join.host_certificate_lifetime);
+        JoinSettings { addresses: self.join.addresses(), certificate_lifetime }
     }
 
     /// What the core is told.

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::Router;
+use axum::{Router, middleware};
 use cloud_contracts::agent::host_service_server::{self, HostServiceServer};
 use cloud_core::{
     CoreError,
@@ -14,7 +14,7 @@ use cloud_core::{
     ports::{Fencer, Store},
     reconcile::{Backends, Workers},
     retention::{Purged, Retention},
-    services::{HostRegistry, Services, Settings, bootstrap},
+    services::{HostRegistry, JoinService, Services, Settings, bootstrap},
 };
 use cloud_service_kit::{
     Address,
@@ -26,6 +26,7 @@ use cloud_service_kit::{
     metrics::Metrics,
     server::{self, ServeError, ServerOptions, TlsError},
     service,
+    tls::CredentialError,
 };
 use futures::{FutureExt as _, future::BoxFuture};
 use prometheus::{IntCounterVec, Opts};
@@ -37,11 +38,13 @@ use crate::{
     adapters::{
         agents::Agents,
         images::{DirectoryImages, ImageOptions},
+        pki::{OwnError, PkiError},
         sql::{OpenError, SqlStore},
     },
     admin_key::{self, KeyError},
+    certificates::{Certificates, PublicTls},
     config::Config,
-    handlers::AgentHosts,
+    handlers::{AgentHosts, certified},
     http::{PublicApi, RouterError},
 };
 
@@ -99,6 +102,24 @@ pub enum GatewayError {
     /// The servers.
     #[error(transparent)]
     Serve(#[from] ServeError),
+    /// Certificates.
+    #[error(transparent)]
+    Certificates(#[from] OwnError),
+    /// TLS of the agents' address.
+    #[error(transparent)]
+    Credentials(#[from] CredentialError),
+    /// TLS of the public port.
+    #[error("{0}")]
+    PublicTls(&'static str),
+    /// An address for agents of other machines that is none.
+    #[error("--agents-address must be host:port: agents of this machine use the unix socket of --host-listen")]
+    AgentsAddress,
+}
+
+impl From<PkiError> for GatewayError {
+    fn from(error: PkiError) -> Self {
+        Self::Certificates(error.into())
+    }
 }
 
 /// Runs the gateway until `shutdown`, and again whenever a backup was put in the database's place. At the end it stops accepting, lets what runs end, ends the workers and closes the database. What does not end in
@@ -153,16 +174,23 @@ async fn run_once(
 struct Listeners {
     public: Listener,
     hosts: Listener,
-    tls: Option<Arc<rustls::ServerConfig>>,
+    /// For agents of other machines.
+    agents: Option<Listener>,
+    tls: PublicTls,
 }
 
 impl Listeners {
     async fn bind(config: &Config) -> Result<Self, GatewayError> {
-        let tls = config.tls.files()?.map(|files| files.load()).transpose()?;
-        let policy = BindPolicy { tls: tls.is_some(), allow_plain_beyond_loopback: config.allow_plain_beyond_loopback };
+        let tls = PublicTls::of(config)?;
+        let policy = BindPolicy { tls: tls.is_on(), allow_plain_beyond_loopback: config.allow_plain_beyond_loopback };
         let public = Listener::bind(&config.listen(), policy).await?;
         let hosts = Listener::bind(&config.host_listen(), BindPolicy::default()).await?;
-        Ok(Self { public, hosts, tls })
+        let agents = match &config.join.agents_address {
+            None => None,
+            Some(Address::Unix(_)) => return Err(GatewayError::AgentsAddress),
+            Some(address) => Some(Listener::bind(address, BindPolicy { tls: true, ..BindPolicy::default() }).await?),
+        };
+        Ok(Self { public, hosts, agents, tls })
     }
 }
 
@@ -174,6 +202,7 @@ struct Cloud {
     services: Services<SqlStore>,
     settings: Settings,
     readiness: Readiness,
+    certificates: Certificates,
 }
 
 impl Cloud {
@@ -189,13 +218,20 @@ impl Cloud {
         let registry = Arc::new(HostRegistry::new(settings.heartbeat_timeout));
         // Only now: opening them throws away what is half written, and a SQLite database is locked against a second gateway.
         let images = Arc::new(open_images(config.image_options()).map_err(GatewayError::Images)?);
-        let services = Services::new(store.clone(), Arc::clone(&registry), images.clone(), settings.clone());
+        let mut services = Services::new(store.clone(), Arc::clone(&registry), images.clone(), settings.clone());
+        let certificates = Certificates::open(config, &store).await?;
+        services.joins = JoinService::new(
+            store.clone(),
+            Arc::clone(&registry),
+            certificates.authorities.clone(),
+            config.join_settings(),
+        );
         bootstrap(&store, &secret).await.map_err(GatewayError::Bootstrap)?;
         services.hosts.load().await.map_err(GatewayError::Bootstrap)?;
         sweep(&store, &images).await.map_err(GatewayError::Bootstrap)?;
         write_cloud_id(config, &store.identity().0.to_string()).map_err(GatewayError::CloudId)?;
         let readiness = Readiness::new(&[DATABASE]);
-        Ok(Self { store, registry, images, services, settings, readiness })
+        Ok(Self { store, registry, images, services, settings, readiness, certificates })
     }
 
     async fn serve(
@@ -204,12 +240,18 @@ impl Cloud {
         listeners: Listeners,
         shutdown: CancellationToken,
     ) -> Result<(), GatewayError> {
-        let Self { store, registry, images, services, settings, readiness } = self;
-        let Listeners { public, hosts, tls } = listeners;
+        let Self { store, registry, images, services, settings, readiness, certificates } = self;
+        let Listeners { public, hosts, agents: far_hosts, tls } = listeners;
         let (cloud, epoch) = store.identity();
-        let agents = Arc::new(Agents::new(Arc::clone(&registry), cloud, epoch));
+        let agents = Agents::new(Arc::clone(&registry), cloud, epoch).with_credentials(certificates.credentials());
+        let agents = Arc::new(agents);
         let metrics = Metrics::new("api-gateway")?;
-        let host_router = host_router(&services, &readiness, &metrics)?;
+        let host_router = host_router(&services, &certificates, &readiness, &metrics)?;
+        let far_router = host_router.clone().layer(middleware::from_fn(certified));
+        let far_options = certificates.server_options()?;
+        let (public_tls, public_certificate) = certificates.public(&tls, config)?;
+        let keeper = certificates.keeper(store.clone(), services.joins.clone(), public_certificate.clone());
+        let reloading = tls.keep_loaded(public_certificate.as_ref(), shutdown.clone());
         let purged = purge_counter(&metrics)?;
         let api = PublicApi {
             services,
@@ -219,7 +261,7 @@ impl Cloud {
             consoles: agents.clone(),
             backups: Arc::new(store.clone()),
             restart: shutdown.clone(),
-            public_url: config.public_url.clone().unwrap_or_else(|| url(public.local_addr(), tls.is_some())),
+            public_url: config.public_url.clone().unwrap_or_else(|| url(public.local_addr(), tls.is_on())),
             calls: config.calls(),
             readiness: readiness.clone(),
             metrics,
@@ -229,15 +271,25 @@ impl Cloud {
         let fencer = config.fencer().map(|command| Arc::new(command) as Arc<dyn Fencer>);
         let backends = Backends { compute: agents.clone(), storage: agents.clone(), network: agents, images, fencer };
         let workers = Workers::new(store.clone(), registry, backends, settings).traced(Arc::new(traced));
-        let options = ServerOptions { tls, ..ServerOptions::default() };
-        let (public, hosts, (), (), ()) = tokio::join!(
+        let options = ServerOptions { tls: public_tls, ..ServerOptions::default() };
+        let far_hosts = async {
+            match (far_hosts, far_options) {
+                (Some(listener), Some(options)) => server::serve(listener, far_router, options, shutdown.clone()).await,
+                _ => Ok(()),
+            }
+        };
+        let (public, hosts, far, (), (), (), (), ()) = tokio::join!(
             server::serve(public, router, options, shutdown.clone()),
             server::serve(hosts, host_router, ServerOptions::default(), shutdown.clone()),
+            far_hosts,
+            keeper.run(shutdown.clone()),
+            reloading,
             workers.run(shutdown.clone()),
             retention.run(shutdown.clone()),
             watch_database(&store, &readiness, shutdown.clone()),
         );
         public?;
+        far?;
         Ok(hosts?)
     }
 }
@@ -274,11 +326,13 @@ async fn open_database(url: &str) -> Result<SqlStore, OpenError> {
 /// What agents call.
 fn host_router(
     services: &Services<SqlStore>,
+    certificates: &Certificates,
     readiness: &Readiness,
     metrics: &Metrics,
 ) -> Result<Router, GatewayError> {
     let name = host_service_server::SERVICE_NAME;
-    let routes = Routes::default().add_service(HostServiceServer::new(AgentHosts(services.clone())));
+    let handler = AgentHosts { services: services.clone(), authorities: Arc::clone(&certificates.authorities) };
+    let routes = Routes::default().add_service(HostServiceServer::new(handler));
     let routes = service::add_reflection(routes, &[name])?.add_service(readiness.grpc(vec![name.to_owned()]));
     Ok(layers::apply(service::into_router(routes), metrics))
 }

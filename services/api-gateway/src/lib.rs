@@ -6,6 +6,7 @@
 
 pub mod adapters;
 pub mod admin_key;
+pub mod certificates;
 pub mod config;
 pub mod gateway;
 pub mod handlers;

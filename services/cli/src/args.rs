@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 pub use common::{Format, Labels, ListArgs, NameArg, Names, OutputArgs, ShowDeleted, WaitArgs, WatchArgs, duration};
 
-use crate::verbs::{admin, api_key, event, host, image, instance, project, quota, subnet, volume, vpc};
+use crate::verbs::{admin, api_key, event, host, image, instance, login, project, quota, subnet, volume, vpc};
 
 /// Exit codes, shown under every `--help` of the top level.
 const EXIT_CODES: &str = "\
@@ -95,6 +95,8 @@ pub enum Command {
     /// What projects may have, and have
     #[command(subcommand, visible_alias = "quotas")]
     Quota(quota::Command),
+    /// Remembers a gateway, how it is known, and the API key for it
+    Login(login::Login),
     /// The care of the cloud's own database (operators)
     #[command(subcommand)]
     Admin(admin::Command),

@@ -1,7 +1,8 @@
 //! The one place that connects: finds the gateway and the key, opens the channel, and hands out the clients.
 
 mod channel;
-mod key;
+pub mod key;
+mod look;
 mod once;
 mod places;
 mod run_env;
@@ -22,8 +23,11 @@ use tonic::{Request, service::interceptor::InterceptedService, transport::Channe
 
 use crate::{args::Connection, error::Error};
 use channel::Credentials;
+pub use look::{Shown, look_at};
 use once::Once;
+pub use places::Places;
 use settings::Settings;
+pub use settings::is_loopback;
 
 /// How long an ordinary call may take.
 pub const CALL: Duration = Duration::from_secs(30);
@@ -52,7 +56,7 @@ impl Cloud {
     /// Finds the gateway and the key, and connects.
     pub async fn connect(connection: Connection) -> Result<Self, Error> {
         let given = connection.request_id.clone();
-        let settings = Settings::find(connection, &places::Places::of_this_process())?;
+        let settings = Settings::find(connection, &Places::of_this_process())?;
         let channel = channel::open(&settings).await?;
         let service = InterceptedService::new(channel, Credentials::new(&settings)?);
         Ok(Self { service: Once::new(service, given) })

@@ -7,6 +7,7 @@ mod host;
 mod image;
 mod instance;
 mod instance_type;
+mod join_token;
 mod orphan;
 mod port;
 mod project;

@@ -8,6 +8,7 @@ pub mod event;
 pub mod host;
 pub mod image;
 pub mod instance;
+pub mod login;
 mod ls;
 pub mod project;
 pub mod quota;
@@ -45,6 +46,7 @@ pub async fn run(cli: Cli) -> Result<(), Error> {
         Command::ApiKey(command) => api_key::run(connection, command).await,
         Command::Quota(command) => quota::run(connection, command).await,
         Command::Admin(command) => admin::run(connection, command).await,
+        Command::Login(args) => login::run(connection, args).await,
         Command::Completion { shell } => completion::run(shell),
         Command::Version(output) => version::run(output),
     }

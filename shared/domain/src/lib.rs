@@ -4,6 +4,8 @@
 
 mod address;
 mod id;
+mod identity;
+pub mod join;
 mod lifecycle;
 mod name;
 mod size;
@@ -13,6 +15,7 @@ pub use id::{
     ApiKeyId, CloudId, EventId, HostId, IdError, ImageId, Incarnation, InstanceId, PortId, ProjectId, SecurityGroupId,
     SessionId, SnapshotId, SubnetId, VolumeId, VpcId,
 };
+pub use identity::{Daemon, Identity, IdentityError};
 pub use lifecycle::{InstanceStatus, TransitionError};
 pub use name::{HostName, NameError, ResourceName};
 pub use size::{Gib, Mib, SizeError};

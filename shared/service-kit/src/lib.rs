@@ -18,6 +18,7 @@ pub mod server;
 pub mod service;
 pub mod shutdown;
 pub mod telemetry;
+pub mod tls;
 
-pub use address::Address;
+pub use address::{Address, AddressError};
 pub use error::ServiceError;

@@ -39,6 +39,12 @@ pub enum Kind {
     Orphan,
     /// The cloud's own database.
     Database,
+    /// What lets a host join.
+    JoinToken,
+    /// A host's certificate.
+    Certificate,
+    /// What certificates come from.
+    Authority,
 }
 
 impl Kind {
@@ -62,6 +68,9 @@ impl Kind {
             Self::SshKey => "ssh key",
             Self::Orphan => "orphan",
             Self::Database => "database",
+            Self::JoinToken => "join token",
+            Self::Certificate => "certificate",
+            Self::Authority => "authority",
         }
     }
 }

@@ -21,7 +21,8 @@ use crate::{
     CoreError,
     filter::{Field, FieldKind, Filter, Op, Term},
     model::{
-        ApiKey, Host, Image, Instance, InstanceType, Orphan, Port, Project, Resource, Subnet, Timestamp, Volume, Vpc,
+        ApiKey, Host, Image, Instance, InstanceType, JoinToken, Orphan, Port, Project, Resource, Subnet, Timestamp,
+        Volume, Vpc,
     },
     ports::{Query, Store, StoreError, Tx},
     services::{Settings, is_of_the_file},
@@ -83,6 +84,7 @@ impl<S: Store> Retention<S> {
         self.rows::<InstanceType>().await?;
         self.rows::<ApiKey>().await?;
         self.rows::<Orphan>().await?;
+        self.rows::<JoinToken>().await?;
         self.rows::<Host>().await?;
         self.rows::<Project>().await?;
         self.events().await?;
@@ -214,6 +216,12 @@ impl Retained for ApiKey {
 }
 
 impl Retained for Orphan {
+    async fn may_go<S: Store>(&self, _: &S, _: &mut S::Tx) -> Result<bool, StoreError> {
+        Ok(true)
+    }
+}
+
+impl Retained for JoinToken {
     async fn may_go<S: Store>(&self, _: &S, _: &mut S::Tx) -> Result<bool, StoreError> {
         Ok(true)
     }

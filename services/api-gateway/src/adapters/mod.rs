@@ -3,4 +3,5 @@
 pub mod agents;
 pub mod fence;
 pub mod images;
+pub mod pki;
 pub mod sql;

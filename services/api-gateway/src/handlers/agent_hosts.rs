@@ -1,4 +1,7 @@
-//! `cloud.agent.v1.HostService`: what agents say. Served on a socket of its own, never on the public port.
+//! `cloud.agent.v1.HostService`: what agents say. Served on a unix socket, and over mutual TLS on an address of its own; never on the public
+//! port.
+
+use std::sync::Arc;
 
 use cloud_contracts::agent::{
     self, HeartbeatRequest, HeartbeatResponse, JoinRequest, JoinResponse, RegisterRequest, RegisterResponse,
@@ -8,41 +11,98 @@ use cloud_core::{
     CoreError,
     model::{AgentRole, HostCapacity, Pool},
     ports::Store,
-    services::{HeartbeatInput, RegisterInput, Services},
+    services::{HeartbeatInput, JoinInput, RegisterInput, Services},
 };
 use cloud_service_kit::{Address, ServiceError};
 use tonic::{Request, Response, Status};
 
-use super::error;
+use super::{
+    error,
+    peer::{peer, source},
+};
+use crate::adapters::pki::Authorities;
 
 /// The agents' side of hosts, over the core's service.
-pub struct AgentHosts<S>(pub Services<S>);
+pub struct AgentHosts<S> {
+    /// The core.
+    pub services: Services<S>,
+    /// Whether a certificate is of the authority that hosts get theirs from now.
+    pub authorities: Arc<Authorities>,
+}
 
 #[tonic::async_trait]
 impl<S: Store> HostService for AgentHosts<S> {
-    async fn join(&self, _request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
-        Err(ServiceError::unimplemented("joining by token is not built yet: agents register over the host socket")
-            .into())
+    async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
+        let source = source(&request);
+        let message = request.into_inner();
+        let input = join(message, source).map_err(error::status)?;
+        let (name, asked) = (input.host_name.clone(), input.source.clone());
+        let joined = self.services.joins.join(input).await.inspect_err(|error| {
+            tracing::warn!(host = name, source = asked, %error, "a host was not let in");
+        });
+        let joined = joined.map_err(error::status)?;
+        tracing::info!(host = joined.name, id = %joined.host, source = asked, "a host joined");
+        let certificates = joined.certificates.into_iter();
+        Ok(Response::new(JoinResponse {
+            host_id: joined.host.to_string(),
+            certificates: certificates.map(|(role, c)| (role.as_str().to_owned(), c.certificate)).collect(),
+            ca_certificate: joined.trusted,
+            cloud_id: joined.cloud.to_string(),
+            host_name: joined.name,
+        }))
     }
 
     async fn register(&self, request: Request<RegisterRequest>) -> Result<Response<RegisterResponse>, Status> {
-        let input = register(request.into_inner()).map_err(error::status)?;
+        let peer = peer(&request)?;
+        let mut input = register(request.into_inner()).map_err(error::status)?;
+        if let Some(peer) = &peer {
+            peer.is(input.host, input.role)?;
+            input.endpoint = peer.endpoint(&input.endpoint)?;
+            self.services.hosts.is_known(input.host).await.map_err(error::status)?;
+        }
         let (host, role, session) = (input.host_name.clone(), input.role, input.session);
-        let (cloud, interval) = self.0.hosts.register(input).await.map_err(error::status)?;
+        let (cloud, interval) = self.services.hosts.register(input).await.map_err(error::status)?;
         tracing::info!(host, role = role.as_str(), %session, "agent registered");
         let heartbeat_interval_ms = u32::try_from(interval.as_millis()).unwrap_or(u32::MAX);
         Ok(Response::new(RegisterResponse { cloud_id: cloud.to_string(), heartbeat_interval_ms }))
     }
 
     async fn heartbeat(&self, request: Request<HeartbeatRequest>) -> Result<Response<HeartbeatResponse>, Status> {
+        let peer = peer(&request)?;
         let input = heartbeat(request.into_inner()).map_err(error::status)?;
-        let register_again = self.0.hosts.heartbeat(input).await.map_err(error::status)?;
-        Ok(Response::new(HeartbeatResponse { register_again }))
+        if let Some(peer) = &peer {
+            peer.is(input.host, input.role)?;
+        }
+        let renew = peer.is_some_and(|peer| !self.authorities.is_of_the_newest(&peer.certificate));
+        let register_again = self.services.hosts.heartbeat(input).await.map_err(error::status)?;
+        Ok(Response::new(HeartbeatResponse { register_again, renew }))
     }
 
-    async fn renew(&self, _request: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
-        Err(ServiceError::unimplemented("certificates are not built yet").into())
+    async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
+        let peer = peer(&request)?.ok_or_else(|| {
+            let message = "a certificate is renewed by whoever shows it: there is none on this connection";
+            Status::from(ServiceError::failed_precondition("NO_CERTIFICATE", message))
+        })?;
+        let message = request.into_inner();
+        let renewed = self.services.joins.renew((peer.host, peer.role), &peer.serial, &message.certificate_request);
+        let (issued, ca_certificate) = renewed.await.map_err(error::status)?;
+        tracing::info!(host = %peer.host, role = peer.role.as_str(), "a certificate was renewed");
+        Ok(Response::new(RenewResponse { certificate: issued.certificate, ca_certificate }))
     }
+}
+
+fn join(request: JoinRequest, source: String) -> Result<JoinInput, CoreError> {
+    let requests = request.certificate_requests.into_iter().map(|(name, text)| {
+        let role = AgentRole::ALL.into_iter().find(|role| role.as_str() == name);
+        let unknown = || CoreError::invalid("certificate_requests", format!("`{name}` is no role"));
+        Ok((role.ok_or_else(unknown)?, text))
+    });
+    let host = match request.host_id.as_str() {
+        "" => None,
+        text => Some(text.parse().map_err(|e| CoreError::invalid("host_id", e))?),
+    };
+    let requests = requests.collect::<Result<_, CoreError>>()?;
+    Ok(JoinInput { token: request.token, host_name: request.host_name, host, requests, source })
 }
 
 fn register(request: RegisterRequest) -> Result<RegisterInput, CoreError> {

@@ -1,11 +1,13 @@
 //! `cloud.v1.HostService`: hosts as operators see them.
 
+use std::time::Duration;
+
 use cloud_contracts::v1::{self, host_service_server::HostService};
 use cloud_core::{
     CoreError,
-    model::Orphan,
+    model::{JoinToken, Orphan},
     ports::Store,
-    services::{Adoption, AgentHealth, HostChange, HostState, HostView, Services},
+    services::{Adoption, AgentHealth, HostChange, HostState, HostView, NewJoinToken, Services},
 };
 use tonic::{Request, Response, Status, codegen::BoxStream};
 
@@ -84,6 +86,36 @@ impl<S: Store> HostService for Hosts<S> {
         updated.map(|view| Response::new(wire(view))).map_err(error::status)
     }
 
+    async fn create_join_token(
+        &self,
+        request: Request<v1::CreateJoinTokenRequest>,
+    ) -> Result<Response<v1::JoinToken>, Status> {
+        let (caller, request) = (caller(&request)?, request.into_inner());
+        let ttl = Duration::from_secs(request.ttl_seconds.into());
+        let new = NewJoinToken { ttl, uses: request.uses, host: request.host };
+        let (row, token) = self.0.joins.create(&caller, new).await.map_err(error::status)?;
+        Ok(Response::new(v1::JoinToken { token, ..join_token(row) }))
+    }
+
+    async fn list_join_tokens(
+        &self,
+        request: Request<v1::ListJoinTokensRequest>,
+    ) -> Result<Response<v1::ListJoinTokensResponse>, Status> {
+        let (caller, request) = (caller(&request)?, request.into_inner());
+        let page = self.0.joins.list(&caller, &page_of!(request, live)).await.map_err(error::status)?;
+        let join_tokens = page.rows.into_iter().map(join_token).collect();
+        Ok(Response::new(v1::ListJoinTokensResponse { join_tokens, next_page_token: page.next }))
+    }
+
+    async fn revoke_join_token(
+        &self,
+        request: Request<v1::RevokeJoinTokenRequest>,
+    ) -> Result<Response<v1::JoinToken>, Status> {
+        let caller = caller(&request)?;
+        let revoked = self.0.joins.revoke(&caller, &request.get_ref().id).await;
+        revoked.map(|row| Response::new(join_token(row))).map_err(error::status)
+    }
+
     async fn list_orphans(
         &self,
         request: Request<v1::ListOrphansRequest>,
@@ -132,6 +164,20 @@ fn change(host: &v1::Host, mask: prost_types::FieldMask) -> Result<HostChange, C
         }
     }
     Ok(change)
+}
+
+/// Without its text, which is not kept.
+fn join_token(row: JoinToken) -> v1::JoinToken {
+    v1::JoinToken {
+        token: String::new(),
+        expires_at: time(row.expires_at),
+        id: row.meta.id.to_string(),
+        uses: row.uses,
+        used: row.used,
+        host: row.host_name,
+        created_at: time(row.meta.created_at),
+        revoked_at: row.revoked_at.and_then(time),
+    }
 }
 
 fn orphan(row: Orphan) -> v1::Orphan {

@@ -15,11 +15,12 @@ use cloud_core::{
     CoreError,
     model::{
         AgentRole, Caller, Host, HostCapacity, Image, ImageFormat, ImageSource, ImageStatus, Instance, Labels, Meta,
-        Pool, Port, Visibility, Volume,
+        Pool, Port, Visibility, Volume, Vpc,
     },
     ports::{FetchError, ImageFile, ImageStore, Query, Store, StoreError, Tx, WorkKind},
     services::{
-        HostRegistry, Launch, NewSubnet, NewVolume, NewVpc, PageRequest, RegisterInput, Services, Settings, bootstrap,
+        HeartbeatInput, HostRegistry, Launch, NewSubnet, NewVolume, NewVpc, PageRequest, RegisterInput, Services,
+        Settings, bootstrap,
     },
 };
 use cloud_domain::{HostId, ImageId, SessionId};
@@ -85,17 +86,7 @@ pub async fn cloud(store: SqlStore) -> Cloud {
             }],
             ..HostCapacity::default()
         };
-        let input = RegisterInput {
-            host,
-            host_name: "h1".into(),
-            role,
-            session: SessionId::random(),
-            endpoint: "unix:/nowhere".into(),
-            version: "0.1.0".into(),
-            boot_id: "boot".into(),
-            capacity,
-        };
-        services.hosts.register(input).await.unwrap();
+        services.hosts.register(registration(host, role, capacity)).await.unwrap();
     }
     let image = Image {
         meta: Meta::new(*ImageId::random().as_uuid(), caller.project, "default", "tiny", Labels::new()),
@@ -114,6 +105,20 @@ pub async fn cloud(store: SqlStore) -> Cloud {
     Cloud { store, services, registry, caller, host }
 }
 
+/// An agent of the host `h1` announces itself.
+fn registration(host: HostId, role: AgentRole, capacity: HostCapacity) -> RegisterInput {
+    RegisterInput {
+        host,
+        host_name: "h1".into(),
+        role,
+        session: SessionId::random(),
+        endpoint: "unix:/nowhere".into(),
+        version: "0.1.0".into(),
+        boot_id: "boot".into(),
+        capacity,
+    }
+}
+
 pub fn request(name: &str) -> Launch {
     Launch { name: name.into(), image: "tiny".into(), instance_type: "tiny".into(), ..Launch::default() }
 }
@@ -129,6 +134,7 @@ pub async fn all(store: SqlStore) {
     pages_are_stable(&c).await;
     names_come_free_with_deletion(&c).await;
     networks_are_checked(&c).await;
+    hosts_are_told_where_tunnels_end_now(&c).await;
     events_are_numbered_in_order(&c).await;
     keys_open_their_project_only(&c).await;
     a_stop_that_nobody_carries_out_ends_in_a_deadline(&c).await;
@@ -321,6 +327,33 @@ async fn networks_are_checked(c: &Cloud) {
     assert!(error.contains("has ports"), "{error}");
     let error = vpcs.delete(&c.caller, "default", "").await.unwrap_err().to_string();
     assert!(error.contains("default"), "{error}");
+}
+
+async fn hosts_are_told_where_tunnels_end_now(c: &Cloud) {
+    let vpc: Vpc = c.store.find(c.caller.project, "net").await.unwrap().unwrap();
+    let snapshot = async || c.store.vpc_snapshot(vpc.id()).await.unwrap().unwrap();
+    let first = snapshot().await;
+    assert!(first.tunnels.is_empty(), "a host that has not said");
+    let at = |address: &str| HostCapacity { tunnel_address: address.into(), ..HostCapacity::default() };
+    let input = registration(c.host, AgentRole::Network, at("192.0.2.1"));
+    let session = input.session;
+    for _ in 0..2 {
+        c.services.hosts.register(input.clone()).await.unwrap();
+        let said = snapshot().await;
+        assert_eq!(said.tunnels.get(&c.host).map(String::as_str), Some("192.0.2.1"));
+        assert_eq!(said.generation, first.generation + 1, "once, not each time that it registers");
+    }
+    let alive = HeartbeatInput {
+        host: c.host,
+        role: AgentRole::Network,
+        session,
+        capacity: at("192.0.2.2"),
+        backend_error: String::new(),
+    };
+    assert!(!c.services.hosts.heartbeat(alive).await.unwrap());
+    let moved = snapshot().await;
+    assert_eq!(moved.tunnels.get(&c.host).map(String::as_str), Some("192.0.2.2"));
+    assert_eq!(moved.generation, first.generation + 2);
 }
 
 async fn events_are_numbered_in_order(c: &Cloud) {

@@ -13,7 +13,7 @@ use super::settings::{Settings, is_loopback};
 use crate::error::Error;
 
 /// How long it may take to reach the gateway.
-const CONNECT: Duration = Duration::from_secs(5);
+pub const CONNECT: Duration = Duration::from_secs(5);
 
 /// Adds who asks to every call.
 #[derive(Debug, Clone)]

@@ -1,6 +1,7 @@
 //! `cloud host`.
 
 mod set;
+mod token;
 
 use clap::{Args, Subcommand};
 use cloud_contracts::v1::{
@@ -38,6 +39,9 @@ pub enum Command {
     /// What a host has with this cloud's tag and the database does not know there
     #[command(subcommand, visible_alias = "orphans")]
     Orphan(OrphanCommand),
+    /// What lets new hosts join
+    #[command(subcommand, visible_alias = "tokens")]
+    Token(token::Command),
 }
 
 /// Which hosts.
@@ -116,6 +120,7 @@ pub async fn run(connection: Connection, command: Command) -> Result<(), Error> 
         Command::Fence(which) => say(connection, which, Say::Fence).await,
         Command::Rm(which) => say(connection, which, Say::Rm).await,
         Command::Set(args) => set::run(connection, *args).await,
+        Command::Token(command) => token::run(connection, command).await,
         Command::Orphan(OrphanCommand::Ls { host, list, output }) => {
             let context = Context::new(connection, output).await?;
             let page = |page: PageOf| list_orphans(&context, &host, page);

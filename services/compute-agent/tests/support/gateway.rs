@@ -83,7 +83,7 @@ impl HostService for Service {
             seen.error = request.backend_error;
             seen.capacity = request.capacity.and_then(|capacity| capacity.compute);
         }
-        Ok(Response::new(HeartbeatResponse { register_again }))
+        Ok(Response::new(HeartbeatResponse { register_again, renew: false }))
     }
 
     async fn join(&self, _: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {

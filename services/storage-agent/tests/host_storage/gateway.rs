@@ -71,6 +71,6 @@ impl HostService for Service {
 
     async fn heartbeat(&self, request: Request<HeartbeatRequest>) -> Result<Response<HeartbeatResponse>, Status> {
         self.beat.send_replace(Some(request.into_inner()));
-        Ok(Response::new(HeartbeatResponse { register_again: false }))
+        Ok(Response::new(HeartbeatResponse { register_again: false, renew: false }))
     }
 }

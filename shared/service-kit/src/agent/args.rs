@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::Address;
+use crate::{Address, tls::CredentialFiles};
 
 /// The flags that every agent has besides [`crate::config::DaemonArgs`]; `#[command(flatten)]` it.
 #[derive(Debug, Clone, Args)]
@@ -32,4 +32,44 @@ pub struct AgentArgs {
     /// Where the gateway reaches this agent, if that is not where it listens.
     #[arg(long, env = "CLOUD_ADVERTISE", value_name = "ADDRESS")]
     pub advertise: Option<Address>,
+    /// Mutual TLS, for hosts that the gateway reaches over a network.
+    #[command(flatten)]
+    pub tls: AgentTlsArgs,
+}
+
+/// The flags of an agent's mutual TLS: all three or none. `cloud-agent-join` sets them. The files are read again when they change.
+#[derive(Debug, Clone, Default, Args)]
+pub struct AgentTlsArgs {
+    /// This agent's certificate (PEM); its URI says cloud, host and role.
+    #[arg(long, env = "CLOUD_TLS_CERT", value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+    /// The certificate's private key (PEM).
+    #[arg(long, env = "CLOUD_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+    /// The authorities (PEM) that the gateway's certificate must come from.
+    #[arg(long, env = "CLOUD_TLS_CA", value_name = "FILE")]
+    pub tls_ca: Option<PathBuf>,
+    /// Do not have the gateway renew the certificate: somebody else puts new files in place.
+    #[arg(long, env = "CLOUD_TLS_EXTERNAL")]
+    pub tls_external: bool,
+}
+
+impl AgentTlsArgs {
+    /// The files, if TLS is configured.
+    ///
+    /// # Errors
+    /// The first flag that is missing where others are given.
+    pub fn files(&self) -> Result<Option<CredentialFiles>, &'static str> {
+        match (&self.tls_cert, &self.tls_key, &self.tls_ca) {
+            (None, None, None) => Ok(None),
+            (Some(certificate), Some(key), Some(authorities)) => Ok(Some(CredentialFiles {
+                certificate: certificate.clone(),
+                key: key.clone(),
+                authorities: authorities.clone(),
+            })),
+            (None, _, _) => Err("--tls-cert"),
+            (_, None, _) => Err("--tls-key"),
+            (_, _, None) => Err("--tls-ca"),
+        }
+    }
 }

@@ -111,6 +111,7 @@ mod tests {
             host_name: Some("h1".into()),
             host_id_file: file,
             advertise: None,
+            tls: super::super::AgentTlsArgs::default(),
         }
     }
 

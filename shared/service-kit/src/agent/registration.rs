@@ -12,16 +12,15 @@ use cloud_contracts::agent::{
 };
 use cloud_domain::{CloudId, SessionId};
 use rand::seq::SliceRandom;
-use tokio::{sync::watch, time};
+use tokio::{
+    sync::{Notify, watch},
+    time,
+};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use super::HostIdentity;
-use crate::{
-    Address,
-    channel::{AgentChannel, agent_channel},
-    health::Readiness,
-};
+use super::{Gateways, HostIdentity};
+use crate::{Address, channel::AgentChannel, error::chain, health::Readiness};
 
 /// The component of [`Readiness`] that says whether the gateway knows this agent.
 pub const GATEWAY: &str = "gateway";
@@ -62,29 +61,48 @@ pub struct Registration {
 
 /// Keeps the agent registered with one of the gateways of its cloud until `shutdown`, and publishes the cloud's id in `cloud`.
 pub async fn run_registration(
-    gateways: &[Address],
+    mut gateways: Gateways,
     registration: Registration,
     capacity: Arc<dyn CapacitySource>,
     readiness: Readiness,
     cloud: watch::Sender<Option<CloudId>>,
+    renew: Arc<Notify>,
     shutdown: CancellationToken,
 ) {
-    let mut clients: Vec<_> = gateways.iter().map(|gateway| HostServiceClient::new(agent_channel(gateway))).collect();
     // So that not all agents begin with the same gateway.
-    clients.shuffle(&mut rand::rng());
-    let mut agent =
-        Agent { clients: clients.into(), registration, capacity, last: Capacity::default(), readiness, cloud };
+    gateways.addresses.shuffle(&mut rand::rng());
+    let generation = gateways.generation();
+    let clients = VecDeque::new();
+    let mut agent = Agent {
+        gateways,
+        generation,
+        clients,
+        away: 0,
+        registration,
+        capacity,
+        last: Capacity::default(),
+        readiness,
+        cloud,
+        renew,
+    };
     shutdown.run_until_cancelled(agent.run()).await;
 }
 
 struct Agent {
+    gateways: Gateways,
+    /// Of the credentials that the clients were made with.
+    generation: u64,
     /// The first is the one it is with.
     clients: VecDeque<HostServiceClient<AgentChannel>>,
+    /// How often it went on to the next one.
+    away: usize,
     registration: Registration,
     capacity: Arc<dyn CapacitySource>,
     last: Capacity,
     readiness: Readiness,
     cloud: watch::Sender<Option<CloudId>>,
+    /// Asks for a new certificate.
+    renew: Arc<Notify>,
 }
 
 impl Agent {
@@ -111,10 +129,20 @@ impl Agent {
     /// On to the next gateway, if there is one.
     fn away(&mut self, what: &str, status: &Status) {
         self.clients.rotate_left(1.min(self.clients.len()));
+        self.away = self.away.wrapping_add(1);
         self.readiness.set_not_ready(GATEWAY, format!("{what} failed: {}: {}", status.code(), status.message()));
     }
 
     fn gateway(&mut self) -> Result<&mut HostServiceClient<AgentChannel>, Status> {
+        let generation = self.gateways.generation();
+        if self.clients.is_empty() || generation != self.generation {
+            // A connection shows the certificate that it was opened with, and that one ends: on to a new one, at the same gateway.
+            let away = self.away % self.gateways.addresses.len().max(1);
+            let clients = self.gateways.clients().map_err(|e| Status::failed_precondition(chain(&e)))?;
+            self.clients = clients.into();
+            self.clients.rotate_left(away);
+            self.generation = generation;
+        }
         self.clients.front_mut().ok_or_else(|| Status::failed_precondition("no gateway is configured"))
     }
 
@@ -163,7 +191,11 @@ impl Agent {
                 backend_error: health.err().unwrap_or_default(),
             });
             request.set_timeout(CALL_DEADLINE);
-            if self.gateway()?.heartbeat(request).await?.into_inner().register_again {
+            let answer = self.gateway()?.heartbeat(request).await?.into_inner();
+            if answer.renew {
+                self.renew.notify_one();
+            }
+            if answer.register_again {
                 tracing::info!("the gateway asks for a new registration");
                 return Ok(());
             }

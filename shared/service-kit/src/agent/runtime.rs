@@ -5,12 +5,13 @@ use std::{fs, io, path::PathBuf, sync::Arc};
 use axum::Router;
 use cloud_contracts::agent::AgentRole;
 use cloud_domain::{CloudId, SessionId};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 use super::{
-    AgentArgs, CapacitySource, Fence, HostIdentity, IdentityError, Registration, host_identity, run_registration,
+    AgentArgs, CapacitySource, Fence, Gateways, HostIdentity, IdentityError, Registration, host_identity,
+    renewal::keep_renewed, run_registration,
 };
 use crate::{
     Address,
@@ -23,6 +24,7 @@ use crate::{
     server::{self, ServeError, ServerOptions},
     service, shutdown,
     telemetry::{self, TelemetryError, TelemetryGuard},
+    tls::{self, CredentialError, CredentialFiles, Credentials, Daemon, Expect, Identity, keep_loaded},
 };
 
 /// Why an agent could not start or serve.
@@ -49,6 +51,17 @@ pub enum AgentError {
     /// The signals.
     #[error("cannot wait for signals")]
     Signals(#[source] io::Error),
+    /// Certificate, key or authorities.
+    #[error(transparent)]
+    Tls(#[from] CredentialError),
+    /// Some of the flags of TLS are given.
+    #[error("TLS needs --tls-cert, --tls-key and --tls-ca: {0} is missing")]
+    TlsIncomplete(&'static str),
+    /// The gateway is on another machine, and there is no TLS.
+    #[error(
+        "the gateway at {0} is on another machine and TLS is not configured: let this host join with cloud-agent-join"
+    )]
+    PlainGateway(Address),
     /// A role that no daemon has.
     #[error("an agent needs a role")]
     Role,
@@ -82,7 +95,9 @@ pub struct AgentRuntime {
     pub readiness: Readiness,
     /// Cancelled when the agent shall end.
     pub shutdown: CancellationToken,
-    gateways: Vec<Address>,
+    gateways: Gateways,
+    tls: Option<CredentialFiles>,
+    renewed_elsewhere: bool,
     listen: Address,
     advertise: Option<Address>,
     publish: watch::Sender<Option<CloudId>>,
@@ -120,17 +135,27 @@ impl AgentRuntime {
     ) -> Result<Self, AgentError> {
         let (socket, _) = names(role).ok_or(AgentError::Role)?;
         let (publish, cloud) = watch::channel(None);
+        let host = host_identity(agent)?;
+        let tls = agent.tls.files().map_err(AgentError::TlsIncomplete)?;
+        let credentials = tls.as_ref().map(|files| credentials(files, &host, role)).transpose()?;
+        if credentials.is_none()
+            && let Some(far) = agent.gateway.iter().find(|address| !address.is_loopback())
+        {
+            return Err(AgentError::PlainGateway(far.clone()));
+        }
         let session = SessionId::random();
         Ok(Self {
             role,
-            host: host_identity(agent)?,
+            host,
             session,
             fence: Arc::new(Fence::new(session, cloud.clone())),
             cloud,
             metrics: Metrics::new(service)?,
             readiness: Readiness::new(&[BACKEND, GATEWAY]),
             shutdown,
-            gateways: agent.gateway.clone(),
+            gateways: Gateways { addresses: agent.gateway.clone(), credentials },
+            tls,
+            renewed_elsewhere: agent.tls.tls_external,
             listen: daemon.listen.clone().unwrap_or_else(|| Address::Unix(agent.state_dir.join(socket))),
             advertise: agent.advertise.clone(),
             publish,
@@ -150,7 +175,10 @@ pub async fn serve_agent(
     capacity: Arc<dyn CapacitySource>,
 ) -> Result<(), AgentError> {
     let router = router(&agent, services)?;
-    let listener = Listener::bind(&agent.listen, BindPolicy::default()).await?;
+    let credentials = agent.gateways.credentials.clone();
+    let tls = credentials.as_ref().map(|own| tls::server_config(own, Expect::Gateway, false)).transpose()?;
+    let policy = BindPolicy { tls: tls.is_some(), ..BindPolicy::default() };
+    let listener = Listener::bind(&agent.listen, policy).await?;
     let registration = Registration {
         role: agent.role,
         host: agent.host.clone(),
@@ -163,21 +191,74 @@ pub async fn serve_agent(
         host = %agent.host.name, host_id = %agent.host.id, session = %agent.session,
         version = registration.agent_version, "starting"
     );
+    let renew = Arc::new(Notify::new());
+    let certified = keep_certified(
+        agent.gateways.clone(),
+        agent.tls,
+        agent.renewed_elsewhere,
+        Arc::clone(&renew),
+        agent.shutdown.clone(),
+    );
     let registered = run_registration(
-        &agent.gateways,
+        agent.gateways,
         registration,
         capacity,
         agent.readiness.clone(),
         agent.publish,
+        renew,
         agent.shutdown.clone(),
     );
-    let serving = server::serve(listener, router, ServerOptions::default(), agent.shutdown.clone());
-    let ((), served) = tokio::join!(registered, serving);
+    let options = ServerOptions { tls, ..ServerOptions::default() };
+    let serving = server::serve(listener, router, options, agent.shutdown.clone());
+    let ((), (), served) = tokio::join!(certified, registered, serving);
     tracing::info!("stopped");
     if let Some(telemetry) = agent.telemetry {
         telemetry.shutdown().await;
     }
     Ok(served?)
+}
+
+/// What the files say, if they are this agent's own.
+fn credentials(
+    files: &CredentialFiles,
+    host: &HostIdentity,
+    role: AgentRole,
+) -> Result<Arc<Credentials>, CredentialError> {
+    let material = files.load()?;
+    let cloud = material.identity.cloud();
+    let expected = daemon(role).map(|daemon| Identity::Agent { cloud, host: host.id, daemon });
+    if Some(material.identity) != expected {
+        let (found, expected) = (material.identity, expected.map_or_else(String::new, |e| e.to_string()));
+        return Err(CredentialError::SomebodyElse { found: found.to_string(), expected });
+    }
+    Ok(Credentials::new(material))
+}
+
+const fn daemon(role: AgentRole) -> Option<Daemon> {
+    match role {
+        AgentRole::Unspecified => None,
+        AgentRole::Compute => Some(Daemon::Compute),
+        AgentRole::Storage => Some(Daemon::Storage),
+        AgentRole::Network => Some(Daemon::Network),
+    }
+}
+
+/// Keeps the certificate at what its files say, and the files renewed.
+async fn keep_certified(
+    gateways: Gateways,
+    files: Option<CredentialFiles>,
+    renewed_elsewhere: bool,
+    renew: Arc<Notify>,
+    shutdown: CancellationToken,
+) {
+    let (Some(files), Some(credentials)) = (files, gateways.credentials.clone()) else { return };
+    let loading = keep_loaded(files.clone(), Arc::clone(&credentials), shutdown.clone());
+    let renewing = async {
+        if !renewed_elsewhere {
+            keep_renewed(gateways, credentials, files, renew, shutdown).await;
+        }
+    };
+    tokio::join!(loading, renewing);
 }
 
 fn router(agent: &AgentRuntime, services: Routes) -> Result<Router, AgentError> {

@@ -46,12 +46,20 @@ pub enum Peer {
     Tcp(Option<SocketAddr>),
 }
 
+/// Decides on connections whose client showed a certificate, beyond what the handshake checked.
+pub trait Guard: Send + Sync + 'static {
+    /// Lets a connection in, with a token that cuts it off when it is cancelled; none: not let in. The server cancels it too, when the connection
+    /// is over.
+    fn admit(&self, certificates: &[CertificateDer<'static>]) -> Option<CancellationToken>;
+}
+
 /// What all connections of a server share.
 #[derive(Clone)]
 pub(super) struct Server {
     router: Router,
     builder: Arc<auto::Builder<Tasks>>,
     tls: Option<TlsAcceptor>,
+    guard: Option<Arc<dyn Guard>>,
     handshake_timeout: time::Duration,
     shutdown: CancellationToken,
 }
@@ -83,6 +91,7 @@ impl Server {
             router,
             builder: Arc::new(builder),
             tls: options.tls.clone().map(TlsAcceptor::from),
+            guard: options.guard.clone(),
             handshake_timeout: options.header_timeout,
             shutdown,
         }
@@ -109,10 +118,21 @@ impl Server {
                 match time::timeout(self.handshake_timeout, acceptor.accept(stream)).await {
                     Ok(Ok(stream)) => {
                         let certificates = stream.get_ref().1.peer_certificates();
-                        let certificates =
+                        let certificates: Vec<_> =
                             certificates.unwrap_or_default().iter().map(|c| c.clone().into_owned()).collect();
-                        let connection = Connection { tls: true, certificates, ..plain(peer) };
-                        self.http(stream, connection).await;
+                        let admitted = match &self.guard {
+                            Some(guard) if !certificates.is_empty() => guard.admit(&certificates),
+                            _ => Some(CancellationToken::new()),
+                        };
+                        let Some(cut_off) = admitted else {
+                            return tracing::info!(?peer, "a connection was not let in: its certificate was revoked");
+                        };
+                        // Tells the guard that the connection is over.
+                        let _over = cut_off.clone().drop_guard();
+                        let connection = Connection { tls: true, certificates, ..plain(peer.clone()) };
+                        if cut_off.run_until_cancelled(self.http(stream, connection)).await.is_none() {
+                            tracing::info!(?peer, "a connection was cut off: its certificate was revoked");
+                        }
                     }
                     Ok(Err(error)) => tracing::debug!(?peer, %error, "TLS handshake failed"),
                     Err(_) => tracing::debug!(?peer, "TLS handshake took too long"),

@@ -12,8 +12,8 @@ use axum::Router;
 use tokio::{sync::Semaphore, time};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use connection::{Connection, Peer};
-pub use tls::{TlsArgs, TlsError, TlsFiles};
+pub use connection::{Connection, Guard, Peer};
+pub use tls::{ServerCertificate, TlsArgs, TlsError, TlsFiles};
 
 use crate::listen::{Listener, Stream};
 
@@ -22,6 +22,8 @@ use crate::listen::{Listener, Stream};
 pub struct ServerOptions {
     /// TLS, as [`TlsFiles::load`] makes it; plain without.
     pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// Decides on connections with a certificate; see [`Guard`].
+    pub guard: Option<Arc<dyn Guard>>,
     /// How long requests that run at shutdown may take to end.
     pub grace: Duration,
     /// Connections at a time; more wait in the kernel's queue.
@@ -42,6 +44,7 @@ impl Default for ServerOptions {
     fn default() -> Self {
         Self {
             tls: None,
+            guard: None,
             grace: Duration::from_secs(10),
             max_connections: 4096,
             max_concurrent_streams: 1024,

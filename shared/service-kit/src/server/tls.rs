@@ -3,21 +3,29 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
 };
 
 use rustls::{
     RootCertStore, ServerConfig,
     crypto::ring,
     pki_types::{CertificateDer, PrivateKeyDer},
-    server::WebPkiClientVerifier,
+    server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier},
+    sign::CertifiedKey,
     version::TLS13,
 };
+use tokio_util::sync::CancellationToken;
+
+use crate::{error::chain as chain_of, tls::CredentialError};
+
+/// How often files are looked at.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// The flags of a server's TLS.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct TlsArgs {
-    /// Certificate chain in PEM; with --tls-key, the server speaks TLS.
+    /// Certificate chain in PEM; with --tls-key, the server speaks TLS. The files are read again when they change.
     #[arg(long, env = "CLOUD_TLS_CERT", value_name = "FILE", requires = "tls_key")]
     pub tls_cert: Option<PathBuf>,
     /// Private key in PEM.
@@ -123,6 +131,111 @@ impl TlsFiles {
             .map_err(|e| unusable(e.into()))?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(Arc::new(config))
+    }
+}
+
+/// A server's certificate with its key, as of now: every handshake takes what is in it then.
+#[derive(Debug)]
+pub struct ServerCertificate(RwLock<Arc<CertifiedKey>>);
+
+impl ServerCertificate {
+    /// Of PEM texts: the chain, the server's own certificate first, and its key.
+    ///
+    /// # Errors
+    /// They are not PEM, or do not fit each other.
+    pub fn from_pem(chain: &str, key: &str) -> Result<Arc<Self>, CredentialError> {
+        Ok(Arc::new(Self(RwLock::new(certified(chain, key)?))))
+    }
+
+    /// Counts from the next handshake on.
+    ///
+    /// # Errors
+    /// As [`Self::from_pem`].
+    pub fn replace(&self, chain: &str, key: &str) -> Result<(), CredentialError> {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = certified(chain, key)?;
+        Ok(())
+    }
+
+    /// The certificate that is shown now.
+    #[must_use]
+    pub fn shown(&self) -> Option<CertificateDer<'static>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).cert.first().cloned()
+    }
+
+    /// TLS 1.3 with it, for clients without certificates.
+    ///
+    /// # Errors
+    /// Never in practice: the provider speaks TLS 1.3.
+    pub fn config(self: &Arc<Self>) -> Result<Arc<ServerConfig>, CredentialError> {
+        let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_protocol_versions(&[&TLS13])
+            .map_err(CredentialError::Unusable)?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::clone(self) as _);
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(Arc::new(config))
+    }
+}
+
+impl ResolvesServerCert for ServerCertificate {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner)))
+    }
+}
+
+fn certified(chain: &str, key: &str) -> Result<Arc<CertifiedKey>, CredentialError> {
+    let chain: Result<Vec<_>, _> = rustls_pemfile::certs(&mut chain.as_bytes()).collect();
+    let chain = chain.ok().filter(|chain| !chain.is_empty());
+    let chain = chain.ok_or(CredentialError::Empty { of: "the certificate", what: "certificate" })?;
+    let key = rustls_pemfile::private_key(&mut key.as_bytes()).ok().flatten();
+    let key = key.ok_or(CredentialError::Empty { of: "the key", what: "private key" })?;
+    let certified = CertifiedKey::from_der(chain, key, &ring::default_provider()).map_err(CredentialError::Unusable)?;
+    Ok(Arc::new(certified))
+}
+
+impl TlsFiles {
+    /// Takes over what the files say whenever that changes, until `shutdown`. What cannot be used is said and left.
+    pub async fn keep_loaded(&self, certificate: Arc<ServerCertificate>, shutdown: CancellationToken) {
+        let mut known = self.texts().await;
+        let mut ticks = tokio::time::interval(LOOK);
+        while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
+            let found = self.texts().await;
+            if found == known {
+                continue;
+            }
+            let replaced = match &found {
+                Some((chain, key)) => certificate.replace(chain, key),
+                None => Err(CredentialError::Certificate("a file is missing".to_owned())),
+            };
+            match replaced {
+                Ok(()) => tracing::info!(certificate = %self.cert.display(), "the certificate was replaced"),
+                Err(error) => {
+                    let error = chain_of(&error);
+                    tracing::warn!(certificate = %self.cert.display(), error, "the new files cannot be used: going on with what was there before");
+                }
+            }
+            known = found;
+        }
+    }
+
+    async fn texts(&self) -> Option<(String, String)> {
+        Some((tokio::fs::read_to_string(&self.cert).await.ok()?, tokio::fs::read_to_string(&self.key).await.ok()?))
+    }
+
+    /// The certificate of the files, which must be whole.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn certificate(&self) -> Result<Arc<ServerCertificate>, TlsError> {
+        // Says which file is wrong.
+        self.load()?;
+        let read =
+            |path: &PathBuf| fs::read_to_string(path).map_err(|source| TlsError::Read { path: path.clone(), source });
+        ServerCertificate::from_pem(&read(&self.cert)?, &read(&self.key)?).map_err(|e| TlsError::Unusable {
+            cert: self.cert.clone(),
+            key: self.key.clone(),
+            source: e.into(),
+        })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use cloud_domain::{HostId, SessionId};
+use cloud_domain::{Daemon, HostId, SessionId};
 use serde::{Deserialize, Serialize};
 
 use super::{Meta, Timestamp, Value, meta::resource};
@@ -31,6 +31,16 @@ impl AgentRole {
             Self::Compute => "compute",
             Self::Storage => "storage",
             Self::Network => "network",
+        }
+    }
+}
+
+impl From<AgentRole> for Daemon {
+    fn from(role: AgentRole) -> Self {
+        match role {
+            AgentRole::Compute => Self::Compute,
+            AgentRole::Storage => Self::Storage,
+            AgentRole::Network => Self::Network,
         }
     }
 }

@@ -4,6 +4,7 @@ mod host;
 mod identity;
 mod image;
 mod instance;
+mod join;
 mod meta;
 mod network;
 mod orphan;
@@ -16,6 +17,7 @@ pub use host::{Agent, AgentRole, Host, HostCapacity, HostLimits, HostMode, Pool}
 pub use identity::{ApiKey, Caller, Event, NewEvent, OldSecret, Project, Role};
 pub use image::{Image, ImageFormat, ImageSource, ImageStatus, Visibility};
 pub use instance::{Desired, Disk, Instance, InstanceType, Nic, Placed, PlacedCandidate, RestartPolicy};
+pub use join::{Authority, HostCertificate, JoinToken};
 pub use meta::{Labels, Meta, Resource, Timestamp, Value};
 pub use network::{Port, Subnet, Vpc};
 pub use orphan::{Orphan, OrphanKind};

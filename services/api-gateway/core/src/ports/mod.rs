@@ -1,10 +1,12 @@
 //! What the business needs of the world: a store, the agents of every host, and a place for image files.
 
+mod authority;
 mod backends;
 mod fence;
 mod images;
 mod store;
 
+pub use authority::{AuthorityError, CertificateAuthority, Issued, NoAuthority};
 pub use backends::{
     BackendError, ComputeBackend, DiskSpec, FoundVolume, FoundVpc, Guest, GuestPower, GuestReason, GuestSpec,
     GuestTarget, NetworkBackend, NicSpec, PluggedPort, SlicePort, SliceSubnet, StorageBackend, StoredVolume,

@@ -1,6 +1,6 @@
 //! The store: rows, counters, work and events, in transactions.
 
-use std::{future::Future, net::Ipv4Addr, time::Duration};
+use std::{collections::HashMap, future::Future, net::Ipv4Addr, time::Duration};
 
 use cloud_domain::{CloudId, HostId, ProjectId, SessionId, SubnetId, Vni, VpcId};
 use uuid::Uuid;
@@ -178,6 +178,8 @@ pub struct VpcSnapshot {
     pub subnets: Vec<Subnet>,
     /// Its ports.
     pub ports: Vec<Port>,
+    /// Where tunnels to the hosts of its ports end; a host that has not said is not there.
+    pub tunnels: HashMap<HostId, String>,
 }
 
 /// A row that was written, and when.

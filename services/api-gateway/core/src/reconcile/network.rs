@@ -107,9 +107,6 @@ async fn push<S: Store>(
 }
 
 fn slice<S: Store>(context: &Context<S>, host: HostId, snapshot: &VpcSnapshot) -> VpcSlice {
-    let others: BTreeSet<HostId> = snapshot.ports.iter().map(|p| p.host).filter(|h| *h != host).collect();
-    let tunnels: HashMap<HostId, String> =
-        others.into_iter().map(|other| (other, context.registry.tunnel_address(other))).collect();
     let subnet = |s: &Subnet| SliceSubnet { id: s.id(), cidr: s.cidr, dns_servers: s.dns_servers.clone() };
     let port = |p: &Port| SlicePort {
         id: p.id(),
@@ -118,7 +115,7 @@ fn slice<S: Store>(context: &Context<S>, host: HostId, snapshot: &VpcSnapshot) -
         mac: p.mac,
         ip: p.ip,
         local: p.host == host,
-        tunnel_address: tunnels.get(&p.host).cloned().unwrap_or_default(),
+        tunnel_address: snapshot.tunnels.get(&p.host).filter(|_| p.host != host).cloned().unwrap_or_default(),
         hostname: p.instance_name.clone(),
     };
     VpcSlice {

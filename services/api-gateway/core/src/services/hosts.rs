@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::{
     AgentHealth, AgentRef, HostRegistry, HostState, Page, PageRequest, Settings,
     lookup::{any, operator},
+    tunnels,
 };
 use crate::{
     CoreError, Kind,
@@ -133,6 +134,18 @@ impl<S: Store> HostService<S> {
         Ok(())
     }
 
+    /// Refuses a host that did not join, or was removed: of one on another machine, it is not the agent's registration that makes it known.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn is_known(&self, host: HostId) -> Result<(), CoreError> {
+        let row: Option<Host> = self.store.get(*host.as_uuid()).await?;
+        match row.filter(|row| row.meta.deleted_at.is_none()) {
+            Some(_) => Ok(()),
+            None => Err(CoreError::not_found(Kind::Host, host.to_string())),
+        }
+    }
+
     /// An agent announces itself. Answers with the cloud's id and how often to send a heartbeat.
     ///
     /// # Errors
@@ -170,7 +183,9 @@ impl<S: Store> HostService<S> {
         host.boot_id.clone_from(&input.boot_id);
         host.meta.name.clone_from(&input.host_name);
         let load = input.capacity.load;
+        let before = host.capacity.tunnel_address.clone();
         host.capacity.take(input.role, input.capacity);
+        tunnels::moved(&mut tx, &host, &before).await?;
         if is_new {
             super::lookup::insert(&mut tx, &host).await?;
             tx.event(joined(&host)).await?;
@@ -234,7 +249,9 @@ impl<S: Store> HostService<S> {
         }
         let mut tx = self.store.begin().await?;
         let Some(mut host) = tx.get::<Host>(*input.host.as_uuid()).await? else { return Ok(true) };
+        let before = host.capacity.tunnel_address.clone();
         host.capacity.take(input.role, input.capacity);
+        tunnels::moved(&mut tx, &host, &before).await?;
         tx.update(&mut host).await?;
         self.set_capacity(&mut tx, &host).await?;
         tx.commit().await?;
@@ -319,7 +336,7 @@ impl<S: Store> HostService<S> {
     }
 }
 
-fn joined(host: &Host) -> NewEvent {
+pub(super) fn joined(host: &Host) -> NewEvent {
     NewEvent {
         project: nobody(),
         kind: Kind::Host,

@@ -12,6 +12,7 @@ mod identity;
 mod images;
 mod instances;
 mod inventories;
+mod joins;
 mod key_cache;
 mod launch;
 mod lookup;
@@ -22,6 +23,7 @@ mod projects;
 mod quotas;
 mod registry;
 mod requests;
+mod tunnels;
 mod volumes;
 mod vpcs;
 mod watch;
@@ -41,6 +43,7 @@ pub use identity::{IdentityService, KeyHash, SECRET_PREFIX, new_secret};
 pub use images::{ImageService, NewImage};
 pub use instances::InstanceService;
 pub use inventories::Inventories;
+pub use joins::{JoinInput, JoinService, JoinSettings, Joined, NewJoinToken, revoke_certificates};
 pub use launch::Launch;
 pub use orphans::{Adoption, OrphanService};
 pub use page::{Page, PageRequest};
@@ -55,7 +58,7 @@ pub use watch::{ChangeKind, Told, Watch, WatchRequest, WatchService};
 
 use crate::{
     model::{Amounts, default_limits},
-    ports::{ImageStore, Store},
+    ports::{ImageStore, NoAuthority, Store},
 };
 
 /// What operators can set.
@@ -172,6 +175,8 @@ pub struct Services<S> {
     pub requests: RequestService<S>,
     /// Watching all of them.
     pub watch: WatchService<S>,
+    /// Joining.
+    pub joins: JoinService<S>,
 }
 
 impl<S: Store> Services<S> {
@@ -192,8 +197,11 @@ impl<S: Store> Services<S> {
             projects.clone(),
             hosts.clone(),
         );
+        let joins =
+            JoinService::new(store.clone(), Arc::clone(&registry), Arc::new(NoAuthority), JoinSettings::default());
         Self {
             watch,
+            joins,
             instances: InstanceService::new(store.clone(), registry, Arc::clone(&settings)),
             console: ConsoleService::new(store.clone(), Arc::clone(&settings)),
             volumes: VolumeService::new(store.clone(), Arc::clone(&settings)),

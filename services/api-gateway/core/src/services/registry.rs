@@ -329,12 +329,6 @@ impl HostRegistry {
         self.lock().get(&host).map_or_else(|| host.to_string(), |h| h.name.clone())
     }
 
-    /// Where tunnels to a host end; empty where it has not said.
-    #[must_use]
-    pub fn tunnel_address(&self, host: HostId) -> String {
-        self.lock().get(&host).map(|h| h.capacity.tunnel_address.clone()).unwrap_or_default()
-    }
-
     /// Every host: id and name.
     #[must_use]
     pub fn hosts(&self) -> Vec<(HostId, String)> {

@@ -16,7 +16,9 @@ use cloud_core::{
 use cloud_domain::{CloudId, HostId};
 use cloud_service_kit::{
     Address,
-    channel::{AgentChannel, agent_channel},
+    channel::{AgentChannel, agent_channel, agent_channel_by},
+    error::chain,
+    tls::{Credentials, Expect, client_config},
 };
 use tokio::{sync::Semaphore, time::timeout};
 use tonic::{Request, Status};
@@ -33,9 +35,21 @@ pub struct Agents {
     registry: Arc<HostRegistry>,
     cloud: CloudId,
     epoch: u64,
-    channels: Mutex<HashMap<(HostId, AgentRole), (String, AgentChannel)>>,
+    /// What the gateway shows agents that are reached over TLS.
+    credentials: Option<Arc<Credentials>>,
+    channels: Mutex<HashMap<(HostId, AgentRole), Open>>,
     places: Mutex<HashMap<HostId, Arc<Semaphore>>>,
 }
+
+/// A channel to an agent, and what it was opened for: where the agent was, and how often the gateway's certificate had been replaced.
+struct Open {
+    endpoint: String,
+    generation: u64,
+    channel: AgentChannel,
+}
+
+/// How the endpoints of agents begin that registered over mutual TLS. An agent cannot say so itself: it is no address.
+pub const TLS: &str = "tls:";
 
 /// One agent, as found.
 pub(super) struct Found {
@@ -49,7 +63,14 @@ impl Agents {
     /// The agents that the registry knows, called in the name of this cloud.
     #[must_use]
     pub fn new(registry: Arc<HostRegistry>, cloud: CloudId, epoch: u64) -> Self {
-        Self { registry, cloud, epoch, channels: Mutex::default(), places: Mutex::default() }
+        Self { registry, cloud, epoch, credentials: None, channels: Mutex::default(), places: Mutex::default() }
+    }
+
+    /// Reaches agents on other machines with this certificate.
+    #[must_use]
+    pub fn with_credentials(mut self, credentials: Option<Arc<Credentials>>) -> Self {
+        self.credentials = credentials;
+        self
     }
 
     /// The connection to an agent.
@@ -57,18 +78,29 @@ impl Agents {
         let name = format!("the {}-agent of host {}", role.as_str(), self.registry.name(host));
         let agent = self.registry.agent(host, role);
         let agent = agent.ok_or_else(|| BackendError::Unreachable(format!("{name} has not registered")))?;
+        let generation = self.credentials.as_ref().map_or(0, |own| own.generation());
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((endpoint, channel)) = channels.get(&(host, role))
-            && *endpoint == agent.endpoint
+        if let Some(open) = channels.get(&(host, role))
+            && open.endpoint == agent.endpoint
+            && open.generation == generation
         {
-            return Ok(Found { channel: channel.clone(), agent, name });
+            return Ok(Found { channel: open.channel.clone(), agent, name });
         }
-        let address: Address = agent.endpoint.parse().map_err(|error| {
-            BackendError::Unreachable(format!("{name} registered an endpoint that cannot be used: {error}"))
+        let channel = self.open(host, role, &agent.endpoint).map_err(|why| {
+            BackendError::Unreachable(format!("{name} registered an endpoint that cannot be used: {why}"))
         })?;
-        let channel = agent_channel(&address);
-        channels.insert((host, role), (agent.endpoint.clone(), channel.clone()));
+        let open = Open { endpoint: agent.endpoint.clone(), generation, channel: channel.clone() };
+        // Calls that are under way on the one before keep it.
+        channels.insert((host, role), open);
         Ok(Found { channel, agent, name })
+    }
+
+    fn open(&self, host: HostId, role: AgentRole, endpoint: &str) -> Result<AgentChannel, String> {
+        let parse = |text: &str| text.parse::<Address>().map_err(|error| error.to_string());
+        let Some(endpoint) = endpoint.strip_prefix(TLS) else { return Ok(agent_channel(&parse(endpoint)?)) };
+        let own = self.credentials.as_ref().ok_or("this gateway has no certificate to show it")?;
+        let tls = client_config(own, Expect::Agent(host, role.into())).map_err(|error| chain(&error))?;
+        Ok(agent_channel_by(&parse(endpoint)?, Some(tls)))
     }
 
     /// What a call carries: its target's version, and the incarnation where there is one.

@@ -10,4 +10,4 @@ mod network;
 mod status;
 mod storage;
 
-pub use clients::Agents;
+pub use clients::{Agents, TLS};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cloud_core::{
     Kind,
-    model::{DoneRequest, Event, Quota, Resource, Timestamp, Value},
+    model::{DoneRequest, Event, Host, Quota, Resource, Timestamp, Value},
     ports::{
         Audited, Changes, EventQuery, HeardAgent, Query, Store, StoreError, VpcSnapshot, WorkItem, WorkKind, WorkState,
     },
@@ -85,7 +85,13 @@ impl Store for SqlStore {
         let Some(row) = row else { return Ok(None) };
         let subnets = rows::list(self.inner.dialect, &mut snapshot, &Query::by("vpc_id", &vpc)).await?;
         let ports = rows::list(self.inner.dialect, &mut snapshot, &Query::by("vpc_id", &vpc)).await?;
-        Ok(Some(VpcSnapshot { vpc: rows::body(&row)?, generation: count(&row, 1)?, subnets, ports }))
+        let sql = "SELECT body FROM hosts WHERE deleted_at IS NULL \
+                   AND id IN (SELECT host_id FROM ports WHERE vpc_id = $1 AND deleted_at IS NULL)";
+        let hosts = statement(sql).bind(vpc.to_string()).fetch_all(&mut snapshot).await.map_err(from_database)?;
+        let hosts = hosts.iter().map(rows::body).collect::<Result<Vec<Host>, _>>()?;
+        let tunnels = hosts.into_iter().map(|host| (host.id(), host.capacity.tunnel_address));
+        let tunnels = tunnels.filter(|(_, address)| !address.is_empty()).collect();
+        Ok(Some(VpcSnapshot { vpc: rows::body(&row)?, generation: count(&row, 1)?, subnets, ports, tunnels }))
     }
 
     async fn vpc_generation(&self, vpc: VpcId) -> Result<Option<u64>, StoreError> {

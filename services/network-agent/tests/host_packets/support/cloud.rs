@@ -53,7 +53,7 @@ impl HostService for Gateway {
         let request = request.into_inner();
         let mut agents = self.agents.lock().unwrap();
         let Some(heard) = agents.get_mut(&request.host_id).filter(|h| h.session == request.session_id) else {
-            return Ok(Response::new(HeartbeatResponse { register_again: true }));
+            return Ok(Response::new(HeartbeatResponse { register_again: true, renew: false }));
         };
         let network = request.capacity.and_then(|c| c.network).expect("a network capacity");
         heard.healthy = Some(request.backend_healthy);
@@ -63,7 +63,7 @@ impl HostService for Gateway {
             assert_eq!(network.datapath, "netdev");
             assert!(network.switch_version.starts_with("Open vSwitch "), "{}", network.switch_version);
         }
-        Ok(Response::new(HeartbeatResponse { register_again: false }))
+        Ok(Response::new(HeartbeatResponse { register_again: false, renew: false }))
     }
 
     async fn renew(&self, _: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {

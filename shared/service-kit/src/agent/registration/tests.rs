@@ -42,7 +42,7 @@ impl HostService for Gateway {
 
     async fn heartbeat(&self, request: Request<HeartbeatRequest>) -> Result<Response<HeartbeatResponse>, Status> {
         self.beats.send_modify(|all| all.push(request.into_inner()));
-        Ok(Response::new(HeartbeatResponse { register_again: self.forgetful.load(Ordering::SeqCst) }))
+        Ok(Response::new(HeartbeatResponse { register_again: self.forgetful.load(Ordering::SeqCst), renew: false }))
     }
 
     async fn renew(&self, _: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
@@ -103,7 +103,9 @@ fn start(sockets: &[&Path]) -> Running {
     let gateways: Vec<_> = sockets.iter().map(|socket| Address::Unix((*socket).to_owned())).collect();
     let (ready, ending) = (readiness.clone(), stop.clone());
     let task = tokio::spawn(async move {
-        run_registration(&gateways, registration, Arc::new(Backend(source)), ready, publish, ending).await;
+        let renew = Arc::new(tokio::sync::Notify::new());
+        let gateways = Gateways::plain(gateways);
+        run_registration(gateways, registration, Arc::new(Backend(source)), ready, publish, renew, ending).await;
     });
     Running { readiness, cloud, backend, stop, task }
 }

@@ -25,6 +25,7 @@ fn runtime(directory: &std::path::Path) -> AgentRuntime {
         host_name: Some("h1".into()),
         host_id_file: directory.join("host-id"),
         advertise: None,
+        tls: crate::agent::AgentTlsArgs::default(),
     };
     let shutdown = CancellationToken::new();
     AgentRuntime::embedded("storage-agent", AgentRole::Storage, &DaemonArgs::default(), &args, shutdown).unwrap()

@@ -36,7 +36,7 @@ impl HostService for Gateway {
     async fn heartbeat(&self, request: Request<HeartbeatRequest>) -> Result<Response<HeartbeatResponse>, Status> {
         let mut seen = self.seen.lock().unwrap();
         seen.heartbeats.push(request.into_inner());
-        Ok(Response::new(HeartbeatResponse { register_again: seen.forgetful }))
+        Ok(Response::new(HeartbeatResponse { register_again: seen.forgetful, renew: false }))
     }
 
     async fn join(&self, _: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {

@@ -181,6 +181,7 @@ impl<S: Store> HostService<S> {
         row.meta.deleted_at = Some(Timestamp::now());
         tx.update(&mut row).await?;
         tx.forget_agents(row.id()).await?;
+        revoke_certificates(&mut tx, row.id()).await?;
         tx.event(event(caller, &row, "host.remove")).await?;
         let view = self.view(row.clone()).await?;
         tx.commit().await?;

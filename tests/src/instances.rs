@@ -1,0 +1,100 @@
+//! What tests do with the instances of a cloud, through its public API.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use cloud_testkit::{RestClient, until};
+use serde_json::{Value, json};
+
+/// How long anything may take that boots no guest.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a guest may take to boot, under emulation on a busy machine.
+pub const BOOT: Duration = Duration::from_secs(120);
+/// The image's name in the clouds of these tests.
+pub const IMAGE: &str = "tiny";
+
+/// The instances of a cloud.
+#[derive(Debug, Clone, Copy)]
+pub struct Instances<'a>(pub &'a RestClient);
+
+impl Instances<'_> {
+    /// Launches an instance of [`IMAGE`] with more fields, and returns it as answered.
+    ///
+    /// # Errors
+    /// Anything but 201.
+    pub async fn launch(self, name: &str, more: Value) -> anyhow::Result<Value> {
+        self.0.post("/instances", &Self::body(name, more)).await?.expect(201)
+    }
+
+    /// What [`launch`](Self::launch) sends.
+    #[must_use]
+    pub fn body(name: &str, more: Value) -> Value {
+        let mut body = json!({"name": name, "image": IMAGE, "instance_type": "tiny"});
+        if let (Some(body), Value::Object(more)) = (body.as_object_mut(), more) {
+            body.extend(more);
+        }
+        body
+    }
+
+    /// An instance by id or name.
+    ///
+    /// # Errors
+    /// Anything but 200.
+    pub async fn get(self, id: &str) -> anyhow::Result<Value> {
+        self.0.get(&format!("/instances/{id}")).await?.expect(200)
+    }
+
+    /// Waits until an instance has this status; ERROR on the way there ends the waiting.
+    ///
+    /// # Errors
+    /// Another end, or it takes too long.
+    pub async fn becomes(self, id: &str, status: &str) -> anyhow::Result<Value> {
+        until(&format!("{id} to be {status}"), PATIENCE, || async {
+            // The gateway may be away: it is killed in some tests.
+            let Ok(answer) = self.0.get(&format!("/instances/{id}")).await else {
+                return Ok(Err("no answer".into()));
+            };
+            if answer.status.is_server_error() {
+                return Ok(Err(answer.text()));
+            }
+            let instance = answer.expect(200)?;
+            match instance["status"].as_str() {
+                Some(is) if is == status => Ok(Ok(instance)),
+                Some("ERROR") => anyhow::bail!("{id} is ERROR: {}", instance["status_reason"]),
+                _ => Ok(Err(instance.to_string())),
+            }
+        })
+        .await
+    }
+
+    /// Deletes an instance and waits until it is DELETED.
+    ///
+    /// # Errors
+    /// It takes too long.
+    pub async fn delete(self, id: &str) -> anyhow::Result<()> {
+        let deleting = self.0.delete(&format!("/instances/{id}")).await?.expect(200)?;
+        let id = deleting["id"].as_str().context("an instance has an id")?;
+        self.becomes(id, "DELETED").await.map(|_| ())
+    }
+
+    /// What a guest wrote to its serial console so far.
+    ///
+    /// # Errors
+    /// Anything but 200.
+    pub async fn log(self, id: &str) -> anyhow::Result<String> {
+        let answer = self.0.get(&format!("/instances/{id}/console-log")).await?.expect(200)?;
+        Ok(answer["log"].as_str().unwrap_or_default().to_owned())
+    }
+
+    /// Waits until a guest has written `text` to its console.
+    ///
+    /// # Errors
+    /// It takes too long; what it wrote is in the error.
+    pub async fn says(self, id: &str, text: &str) -> anyhow::Result<()> {
+        until(&format!("{id} to say `{text}`"), BOOT, || async {
+            let log = self.log(id).await?;
+            Ok(if log.contains(text) { Ok(()) } else { Err(log) })
+        })
+        .await
+    }
+}
