@@ -1,5 +1,6 @@
 //! `cloud host`.
 
+mod authority;
 mod token;
 
 use clap::{Args, Subcommand};
@@ -25,6 +26,9 @@ pub enum Command {
     /// What lets new hosts join
     #[command(subcommand, visible_alias = "tokens")]
     Token(token::Command),
+    /// What the certificates of hosts and gateways come from
+    #[command(subcommand, visible_alias = "authorities")]
+    Authority(authority::Command),
 }
 
 /// `cloud host orphan`.
@@ -76,6 +80,7 @@ pub async fn run(connection: Connection, command: Command) -> Result<(), Error> 
     match command {
         Command::Look(command) => look::<Host>(connection, command).await,
         Command::Token(command) => token::run(connection, command).await,
+        Command::Authority(command) => authority::run(connection, command).await,
         Command::Orphan(OrphanCommand::Ls { host, list, output }) => {
             let context = Context::new(connection, output).await?;
             let page = |page: PageOf| list_orphans(&context, &host, page);
