@@ -156,8 +156,17 @@ pub async fn call(address: &str, config: Arc<ClientConfig>, path: &str) -> anyho
 
 /// The certificate that a gateway shows to an agent.
 pub async fn presented(address: &str, agent: Material) -> anyhow::Result<CertificateDer<'static>> {
+    Ok(chain(address, agent).await?.remove(0))
+}
+
+/// The authority's certificate that a gateway shows after its own.
+pub async fn presented_authority(address: &str, agent: Material) -> anyhow::Result<CertificateDer<'static>> {
+    chain(address, agent).await?.pop().context("none")
+}
+
+async fn chain(address: &str, agent: Material) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     let config = client_config(&Credentials::new(agent), Expect::Gateway)?;
     let stream = connect(address, config).await?;
     let shown = stream.get_ref().1.peer_certificates().context("none")?;
-    Ok(shown[0].clone().into_owned())
+    Ok(shown.iter().map(|certificate| certificate.clone().into_owned()).collect())
 }

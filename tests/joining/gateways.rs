@@ -15,7 +15,7 @@ async fn two_gateways_share_the_authority_and_a_third_without_the_master_key_doe
     let master = first.dir.path().join("master.key");
     let flag = format!("--master-key-file={}", master.display());
     let admin = format!("--api-key-file={}", first.gateway.key_file().display());
-    let second = Cloud::on(Some(url.clone()), &[&flag, &admin]).await?;
+    let second = Cloud::beside(Some(url.clone()), Some(&first), &[&flag]).await?;
     // A token of the first, used at the second.
     let token = first.one().await?;
     let (head, _) = token.split_once('@').unwrap();

@@ -5,7 +5,7 @@ use std::{fs, time::Duration};
 use cloud_service_kit::tls::{Material, Validity};
 
 use crate::{
-    ca::presented,
+    ca::{presented, presented_authority},
     support::{Cloud, Machine, becomes},
 };
 
@@ -57,5 +57,59 @@ async fn a_gateway_shows_a_new_certificate_before_the_old_one_ends() -> anyhow::
     assert!(!Validity::of(&second)?.is_over());
     cloud.answers("h1", "storage").await?;
     assert_eq!(cloud.logged(&["agent registered", "role=storage"]), 1, "it had to register again");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_authority_is_replaced_and_both_are_trusted_meanwhile() -> anyhow::Result<()> {
+    let cloud = Cloud::start(&["--host-certificate-lifetime=10", "--gateway-certificate-lifetime=60"]).await?;
+    let h1 = Machine::new(&cloud, "h1");
+    assert!(h1.join(&cloud.one().await?, &[]).await?.ok);
+    let _agent = h1.storage_agent()?;
+    cloud.answers("h1", "storage").await?;
+    let files = h1.credentials("storage");
+    let trusted = || fs::read_to_string(&files.authorities).unwrap_or_default().matches("BEGIN CERTIFICATE").count();
+    assert_eq!(trusted(), 1);
+    let before = presented_authority(&cloud.agents, files.load()?).await?;
+    let token = cloud.one().await?;
+    let made = cloud.rest.post("/hosts:rotate-authority", &serde_json::json!({})).await?.expect(201)?;
+    assert_eq!(made["id"], "ca-2", "{made}");
+    let again = cloud.rest.post("/hosts:rotate-authority", &serde_json::json!({})).await?;
+    assert!(again.text().contains("is replacing the authority before it"), "{}", again.text());
+    // The agent is asked to renew at once, and then trusts both.
+    becomes("the agent to trust both", Duration::from_secs(10), || {
+        if trusted() == 2 { Ok(()) } else { Err(h1.storage_log()) }
+    })
+    .await?;
+    assert_eq!(
+        presented_authority(&cloud.agents, files.load()?).await?,
+        before,
+        "the gateway goes on with the old one"
+    );
+    let listed = cloud.rest.get("/hosts:authorities").await?.expect(200)?;
+    let issues: Vec<_> = listed["authorities"].as_array().unwrap().iter().map(|a| a["issues"] == true).collect();
+    assert_eq!(issues, [false, true], "{listed}");
+    // A token from before it lets a host in, which gets certificates of the new one.
+    let h2 = Machine::new(&cloud, "h2");
+    assert!(h2.join(&token, &[]).await?.ok);
+    // And when every certificate that counts is of the new one, the gateway changes over, and the old one is forgotten.
+    cloud_testkit::until("the gateway to change over", Duration::from_secs(30), || async {
+        let shown = presented_authority(&cloud.agents, files.load()?).await;
+        Ok(match shown {
+            Ok(shown) if shown != before => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+    })
+    .await?;
+    cloud_testkit::until("the old authority to be forgotten", Duration::from_secs(30), || async {
+        let listed = cloud.rest.get("/hosts:authorities").await?.expect(200)?;
+        let names: Vec<_> = listed["authorities"].as_array().unwrap().iter().map(|a| a["id"].clone()).collect();
+        Ok(if names == ["ca-2"] { Ok(()) } else { Err(listed.to_string()) })
+    })
+    .await?;
+    cloud.answers("h1", "storage").await?;
+    assert_eq!(cloud.logged(&["agent registered", "role=storage"]), 1, "it had to register again");
+    let late = Machine::new(&cloud, "h3").join(&cloud.one().await?, &[]).await?;
+    assert!(late.ok, "{late:?}");
     Ok(())
 }

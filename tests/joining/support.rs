@@ -31,7 +31,16 @@ impl Cloud {
     }
 
     pub async fn on(database: Option<String>, args: &[&str]) -> anyhow::Result<Self> {
+        Self::beside(database, None, args).await
+    }
+
+    /// With the operator's key of another gateway.
+    pub async fn beside(database: Option<String>, other: Option<&Self>, args: &[&str]) -> anyhow::Result<Self> {
         let dir = tempfile::tempdir()?;
+        if let Some(other) = other {
+            // With its mode.
+            fs::copy(other.gateway.key_file(), dir.path().join("admin.key"))?;
+        }
         let agents = format!("127.0.0.1:{}", free_port());
         let mut flags = vec![format!("--agents-address={agents}"), "--heartbeat-interval-ms=200".to_owned()];
         flags.extend(args.iter().map(|arg| (*arg).to_owned()));

@@ -1,6 +1,7 @@
 //! What every kind of resource can do: be printed, fetched, listed, deleted, waited for. One file per kind says how.
 
 mod api_key;
+mod authority;
 mod event;
 pub mod follow;
 mod host;

@@ -95,6 +95,8 @@ pub const RULES: &[Rule] = &[
     read("cloud.v1.HostService/ListJoinTokens", Role::Operator),
     change("cloud.v1.HostService/RevokeJoinToken", Role::Operator, Kind::JoinToken, "join-token.revoke"),
     change("cloud.v1.HostService/UpdateHost", Role::Operator, Kind::Host, "host.update"),
+    read("cloud.v1.HostService/ListAuthorities", Role::Operator),
+    change("cloud.v1.HostService/RotateAuthority", Role::Operator, Kind::Authority, "authority.rotate"),
     change("cloud.v1.HostService/CordonHost", Role::Operator, Kind::Host, "host.cordon"),
     change("cloud.v1.HostService/UncordonHost", Role::Operator, Kind::Host, "host.uncordon"),
     change("cloud.v1.HostService/DrainHost", Role::Operator, Kind::Host, "host.drain"),

@@ -9,6 +9,9 @@ use cloud_core::{
     ports::Store,
     services::{Adoption, AgentHealth, HostChange, HostState, HostView, NewJoinToken, Services},
 };
+use cloud_domain::join;
+use cloud_service_kit::tls::fingerprint;
+use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use tonic::{Request, Response, Status, codegen::BoxStream};
 
 use super::{
@@ -116,6 +119,37 @@ impl<S: Store> HostService for Hosts<S> {
         revoked.map(|row| Response::new(join_token(row))).map_err(error::status)
     }
 
+    async fn list_authorities(
+        &self,
+        request: Request<v1::ListAuthoritiesRequest>,
+    ) -> Result<Response<v1::ListAuthoritiesResponse>, Status> {
+        let caller = caller(&request)?;
+        let known = self.0.joins.authorities(&caller).map_err(error::status)?;
+        let authorities = known.into_iter().map(|known| v1::Authority {
+            id: known.name,
+            fingerprint: join::hex(&known.fingerprint),
+            active_at: time(known.active_at),
+            expires_at: time(known.expires_at),
+            issues: known.issues,
+        });
+        Ok(Response::new(v1::ListAuthoritiesResponse { authorities: authorities.collect() }))
+    }
+
+    async fn rotate_authority(
+        &self,
+        request: Request<v1::RotateAuthorityRequest>,
+    ) -> Result<Response<v1::Authority>, Status> {
+        let caller = caller(&request)?;
+        let row = self.0.joins.rotate_authority(&caller).await.map_err(error::status)?;
+        Ok(Response::new(v1::Authority {
+            fingerprint: fingerprint_of(&row.certificate),
+            id: row.meta.name,
+            active_at: time(row.active_at),
+            expires_at: time(row.expires_at),
+            issues: true,
+        }))
+    }
+
     async fn list_orphans(
         &self,
         request: Request<v1::ListOrphansRequest>,
@@ -164,6 +198,10 @@ fn change(host: &v1::Host, mask: prost_types::FieldMask) -> Result<HostChange, C
         }
     }
     Ok(change)
+}
+
+fn fingerprint_of(pem: &str) -> String {
+    CertificateDer::from_pem_slice(pem.as_bytes()).map_or_else(|_| String::new(), |der| join::hex(&fingerprint(&der)))
 }
 
 /// Without its text, which is not kept.

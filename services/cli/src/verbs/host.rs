@@ -1,5 +1,6 @@
 //! `cloud host`.
 
+mod authority;
 mod set;
 mod token;
 
@@ -42,6 +43,9 @@ pub enum Command {
     /// What lets new hosts join
     #[command(subcommand, visible_alias = "tokens")]
     Token(token::Command),
+    /// What the certificates of hosts and gateways come from
+    #[command(subcommand, visible_alias = "authorities")]
+    Authority(authority::Command),
 }
 
 /// Which hosts.
@@ -121,6 +125,7 @@ pub async fn run(connection: Connection, command: Command) -> Result<(), Error> 
         Command::Rm(which) => say(connection, which, Say::Rm).await,
         Command::Set(args) => set::run(connection, *args).await,
         Command::Token(command) => token::run(connection, command).await,
+        Command::Authority(command) => authority::run(connection, command).await,
         Command::Orphan(OrphanCommand::Ls { host, list, output }) => {
             let context = Context::new(connection, output).await?;
             let page = |page: PageOf| list_orphans(&context, &host, page);

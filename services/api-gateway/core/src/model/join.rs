@@ -67,3 +67,11 @@ pub struct Authority {
 }
 
 resource!(Authority, Authority, "authorities", |row| {});
+
+impl Authority {
+    /// Which one it is: they are counted from 1.
+    #[must_use]
+    pub fn number(&self) -> Option<u32> {
+        self.meta.name.strip_prefix("ca-")?.parse().ok()
+    }
+}

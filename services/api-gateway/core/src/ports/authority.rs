@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cloud_domain::{Identity, join::Fingerprint};
 
-use crate::model::Timestamp;
+use crate::model::{Authority, Timestamp};
 
 /// A certificate that was issued.
 #[derive(Debug, Clone)]
@@ -31,6 +31,21 @@ pub enum AuthorityError {
     Fault(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
+/// An authority that is trusted now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrustedAuthority {
+    /// Its name.
+    pub name: String,
+    /// The digest of its certificate.
+    pub fingerprint: Fingerprint,
+    /// From when gateways show certificates of it.
+    pub active_at: Timestamp,
+    /// When it ends.
+    pub expires_at: Timestamp,
+    /// Whether hosts get their certificates from it.
+    pub issues: bool,
+}
+
 /// What certificates come from.
 pub trait CertificateAuthority: Send + Sync + 'static {
     /// Issues a certificate for the key of a request (PKCS #10, PEM). Nothing but the key is taken from it.
@@ -42,8 +57,19 @@ pub trait CertificateAuthority: Send + Sync + 'static {
     /// The certificates of all authorities that are to be trusted now, in PEM.
     fn trusted(&self) -> String;
 
-    /// The digests of these certificates.
-    fn fingerprints(&self) -> Vec<Fingerprint>;
+    /// These authorities, the oldest first.
+    fn authorities(&self) -> Vec<TrustedAuthority>;
+
+    /// The digests of their certificates.
+    fn fingerprints(&self) -> Vec<Fingerprint> {
+        self.authorities().into_iter().map(|authority| authority.fingerprint).collect()
+    }
+
+    /// A new authority with this number, its key sealed. It is one when its row is committed.
+    ///
+    /// # Errors
+    /// Closed where authorities do not come from the database, or the master key is not this cloud's.
+    fn successor(&self, number: u32) -> Result<Authority, AuthorityError>;
 }
 
 /// No authority: a gateway without one, such as a test's.
@@ -59,7 +85,11 @@ impl CertificateAuthority for NoAuthority {
         String::new()
     }
 
-    fn fingerprints(&self) -> Vec<Fingerprint> {
+    fn authorities(&self) -> Vec<TrustedAuthority> {
         Vec::new()
+    }
+
+    fn successor(&self, _number: u32) -> Result<Authority, AuthorityError> {
+        Err(AuthorityError::Closed("this gateway has no certificate authority".to_owned()))
     }
 }

@@ -6,7 +6,7 @@ mod fence;
 mod images;
 mod store;
 
-pub use authority::{AuthorityError, CertificateAuthority, Issued, NoAuthority};
+pub use authority::{AuthorityError, CertificateAuthority, Issued, NoAuthority, TrustedAuthority};
 pub use backends::{
     BackendError, ComputeBackend, DiskSpec, FoundVolume, FoundVpc, Guest, GuestPower, GuestReason, GuestSpec,
     GuestTarget, NetworkBackend, NicSpec, PluggedPort, SlicePort, SliceSubnet, StorageBackend, StoredVolume,

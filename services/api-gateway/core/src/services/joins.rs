@@ -1,5 +1,6 @@
 //! How hosts join and stay known: tokens, and the certificates of their agents.
 
+mod authorities;
 mod certificates;
 mod tokens;
 

@@ -4,15 +4,15 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use cloud_core::{
     CoreError,
     model::{Authority, Labels, Meta, Timestamp},
-    ports::{AuthorityError, CertificateAuthority, Issued, Query, Store, StoreError, Tx},
+    ports::{AuthorityError, CertificateAuthority, Issued, Query, Store, StoreError, TrustedAuthority, Tx},
 };
-use cloud_domain::{CloudId, Identity, ProjectId, join::Fingerprint};
+use cloud_domain::{CloudId, Identity, ProjectId};
 use cloud_service_kit::tls::{Validity, fingerprint};
 use rcgen::{CertificateSigningRequestParams, KeyPair};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
@@ -45,6 +45,11 @@ pub enum PkiError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The authority is in files, and is replaced by replacing them.
+    #[error(
+        "the certificate authority is in files: replace those, and keep the certificate before it in --ca-cert until no host shows one of it"
+    )]
+    InFiles,
     /// The database.
     #[error("cannot read the certificate authority")]
     Store(#[from] CoreError),
@@ -74,7 +79,7 @@ struct Known {
     signer: Option<Arc<Signer>>,
     /// Gateways show certificates of it.
     shown: Option<Arc<Signer>>,
-    trusted: Vec<CertificateDer<'static>>,
+    trusted: Vec<TrustedAuthority>,
     pem: String,
     /// The rows, or the files' texts, that this was made of.
     from: Vec<String>,
@@ -141,9 +146,9 @@ impl Authorities {
     ///
     /// # Errors
     /// The database; it is in files, or its key cannot be used.
-    pub async fn rotate<S: Store>(&self, store: &S) -> Result<(), PkiError> {
+    pub(super) async fn rotate<S: Store>(&self, store: &S) -> Result<(), PkiError> {
         let rows: Vec<Authority> = store.list(&Query::default()).await?;
-        let newest = rows.iter().filter_map(number).max().unwrap_or(0);
+        let newest = rows.iter().filter_map(Authority::number).max().unwrap_or(0);
         self.add(store, newest + 1, Timestamp::now().plus(self.overlap)).await?;
         self.refresh(store).await?;
         Ok(())
@@ -161,19 +166,7 @@ impl Authorities {
     }
 
     async fn add<S: Store>(&self, store: &S, number: u32, active_at: Timestamp) -> Result<(), PkiError> {
-        let Source::BuiltIn { master: Some(master), master_file } = &self.source else {
-            return Err(PkiError::OtherKey(PathBuf::new()));
-        };
-        let (certificate, key) = issue::new_authority(self.cloud, number, self.lifetime)?;
-        let name = format!("ca-{number}");
-        let sealed_key = master.seal(&purpose(self.cloud, &name), &key);
-        let row = Authority {
-            meta: Meta::new(Uuid::new_v4(), ProjectId::from(Uuid::nil()), "", &name, Labels::new()),
-            certificate,
-            sealed_key: sealed_key.ok_or_else(|| PkiError::OtherKey(master_file.clone()))?,
-            active_at,
-            expires_at: Timestamp::now().plus(self.lifetime),
-        };
+        let row = self.make(number, active_at)?;
         let mut tx = store.begin().await?;
         match tx.insert(&row).await {
             Ok(()) => Ok(tx.commit().await?),
@@ -181,6 +174,24 @@ impl Authorities {
             Err(StoreError::Taken) => Ok(()),
             Err(other) => Err(other.into()),
         }
+    }
+
+    fn make(&self, number: u32, active_at: Timestamp) -> Result<Authority, PkiError> {
+        let (master, file) = match &self.source {
+            Source::BuiltIn { master: Some(master), master_file } => (master, master_file),
+            Source::BuiltIn { master: None, master_file } => return Err(PkiError::OtherKey(master_file.clone())),
+            Source::Files { .. } => return Err(PkiError::InFiles),
+        };
+        let (certificate, key) = issue::new_authority(self.cloud, number, self.lifetime)?;
+        let name = format!("ca-{number}");
+        let sealed_key = master.seal(&purpose(self.cloud, &name), &key);
+        Ok(Authority {
+            meta: Meta::new(Uuid::new_v4(), ProjectId::from(Uuid::nil()), "", &name, Labels::new()),
+            certificate,
+            sealed_key: sealed_key.ok_or_else(|| PkiError::OtherKey(file.clone()))?,
+            active_at,
+            expires_at: Timestamp::now().plus(self.lifetime),
+        })
     }
 
     /// Looks for what has changed. True where something has.
@@ -193,7 +204,7 @@ impl Authorities {
             Source::BuiltIn { master, master_file } => (master, master_file),
         };
         let mut rows: Vec<Authority> = store.list(&Query::default()).await?;
-        rows.sort_by_key(number);
+        rows.sort_by_key(Authority::number);
         let now = Timestamp::now();
         // The newest one that gateways show; those before it are forgotten a little later, when all gateways show it.
         let shown = rows.iter().rposition(|row| row.active_at <= now).unwrap_or(0);
@@ -209,7 +220,8 @@ impl Authorities {
             signer(&row.certificate, &key).ok().map(Arc::new)
         };
         let rows: Vec<_> = rows.into_iter().skip(first).collect();
-        let trusted = rows.iter().filter_map(|row| der(&row.certificate)).collect();
+        let newest = rows.len().saturating_sub(1);
+        let trusted = rows.iter().enumerate().filter_map(|(at, row)| trusted(row, at == newest)).collect();
         let known = Known {
             signer: rows.last().and_then(open),
             shown: rows.get(shown - first).and_then(open),
@@ -232,9 +244,19 @@ impl Authorities {
             return Ok(false);
         }
         let [pem, key] = from.as_slice() else { return Ok(false) };
-        let trusted: Vec<_> = CertificateDer::pem_slice_iter(pem.as_bytes())
-            .collect::<Result<_, _>>()
-            .map_err(|e| failed(e.to_string().into()))?;
+        let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+        let certificates: Vec<CertificateDer<'static>> = certificates.map_err(|e| failed(e.to_string().into()))?;
+        let in_file = |(at, certificate): (usize, &CertificateDer<'static>)| {
+            let validity = Validity::of(certificate).map_err(|e| failed(e.into()))?;
+            Ok(TrustedAuthority {
+                name: "files".to_owned(),
+                fingerprint: fingerprint(certificate),
+                active_at: moment(validity.from),
+                expires_at: moment(validity.until),
+                issues: at == 0,
+            })
+        };
+        let trusted = certificates.iter().enumerate().map(in_file).collect::<Result<_, PkiError>>()?;
         let signer = Arc::new(signer(pem, key).map_err(|e| failed(e.into()))?);
         let (signer, shown, pem) = (Some(Arc::clone(&signer)), Some(signer), pem.clone());
         self.set(Known { signer, shown, trusted, pem, from });
@@ -293,13 +315,31 @@ impl CertificateAuthority for Authorities {
         self.known().pem.clone()
     }
 
-    fn fingerprints(&self) -> Vec<Fingerprint> {
-        self.known().trusted.iter().map(fingerprint).collect()
+    fn authorities(&self) -> Vec<TrustedAuthority> {
+        self.known().trusted.clone()
+    }
+
+    fn successor(&self, number: u32) -> Result<Authority, AuthorityError> {
+        self.make(number, Timestamp::now().plus(self.overlap)).map_err(|error| match error {
+            PkiError::InFiles | PkiError::OtherKey(_) => AuthorityError::Closed(error.to_string()),
+            other => AuthorityError::Fault(other.into()),
+        })
     }
 }
 
-fn number(row: &Authority) -> Option<u32> {
-    row.meta.name.strip_prefix("ca-")?.parse().ok()
+fn trusted(row: &Authority, issues: bool) -> Option<TrustedAuthority> {
+    Some(TrustedAuthority {
+        name: row.meta.name.clone(),
+        fingerprint: fingerprint(&der(&row.certificate)?),
+        active_at: row.active_at,
+        expires_at: row.expires_at,
+        issues,
+    })
+}
+
+fn moment(at: SystemTime) -> Timestamp {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
 }
 
 /// What an authority's key is sealed for: in another cloud's database, or as another authority's, it does not open.

@@ -90,5 +90,7 @@ pub async fn run(connection: Connection, args: Backup) -> Result<(), Error> {
     }
     to.finish(path, args.force).map_err(unwritten)?;
     let text = format!("{}: {}", path.display(), crate::output::human::bytes(size));
-    context.out.plain(&text, &serde_json::json!({ "file": path, "size_bytes": size }))
+    context.out.plain(&text, &serde_json::json!({ "file": path, "size_bytes": size }))?;
+    eprintln!("the master key is not in it: keep the gateway's master.key apart");
+    Ok(())
 }

@@ -33,7 +33,7 @@ impl HostService for Hangs {
         let same = request.extensions().get::<context::RequestContext>().map(|c| c.request_id == context.request_id);
         let millis = context.remaining().map(|left| left.as_millis());
         let certificate = format!("{} {:032x} {millis:?} {same:?}", context.request_id, context.trace.trace_id);
-        Ok(Response::new(RenewResponse { certificate }))
+        Ok(Response::new(RenewResponse { certificate, ca_certificate: String::new() }))
     }
 }
 

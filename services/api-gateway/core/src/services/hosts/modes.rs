@@ -19,7 +19,10 @@ use crate::{
     CoreError,
     model::{AgentRole, Caller, Host, HostMode, Instance, Orphan, Timestamp, Value, Volume},
     ports::{Query, Store, StoreError, Tx, WorkKind},
-    services::lookup::{check_etag, event, live, operator},
+    services::{
+        joins::revoke_certificates,
+        lookup::{check_etag, event, live, operator},
+    },
 };
 
 /// How many of what a host holds are named.
