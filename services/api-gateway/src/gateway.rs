@@ -164,7 +164,8 @@ async fn run_once(
         hosts = %listeners.hosts.local_addr(), key_file = %config.api_key_file().display(), "starting"
     );
     let store = cloud.store.clone();
-    let served = cloud.serve(config, listeners, stop).await;
+    // On the heap: it holds all that runs.
+    let served = Box::pin(cloud.serve(config, listeners, stop)).await;
     store.close().await;
     tracing::info!("stopped");
     served

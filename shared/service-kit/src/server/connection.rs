@@ -130,7 +130,7 @@ impl Server {
                         // Tells the guard that the connection is over.
                         let _over = cut_off.clone().drop_guard();
                         let connection = Connection { tls: true, certificates, ..plain(peer.clone()) };
-                        if cut_off.run_until_cancelled(self.http(stream, connection)).await.is_none() {
+                        if cut_off.run_until_cancelled(Box::pin(self.http(stream, connection))).await.is_none() {
                             tracing::info!(?peer, "a connection was cut off: its certificate was revoked");
                         }
                     }

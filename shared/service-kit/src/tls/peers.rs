@@ -81,7 +81,7 @@ pub fn serial_of(certificate: &CertificateDer<'_>) -> Result<String, String> {
     Ok(hex::encode(parsed.raw_serial()))
 }
 
-fn refused(why: String) -> Error {
+fn refused(why: &str) -> Error {
     tracing::warn!(why, "a certificate was refused");
     Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure)
 }
@@ -106,7 +106,7 @@ impl Peers {
 
     fn check(&self, certificate: &CertificateDer<'_>) -> Result<(), Error> {
         let cloud = self.credentials.now().identity.cloud();
-        identity_of(certificate).and_then(|found| self.expect.check(cloud, found)).map_err(refused)
+        identity_of(certificate).and_then(|found| self.expect.check(cloud, found)).map_err(|why| refused(&why))
     }
 }
 
@@ -212,8 +212,8 @@ impl ServerCertVerifier for Pinned {
         verify_server_cert_signed_by_trust_anchor(&parsed, &roots, intermediates, now, self.algorithms.all)?;
         match identity_of(certificate) {
             Ok(Identity::Gateway { .. }) => Ok(ServerCertVerified::assertion()),
-            Ok(other) => Err(refused(format!("it is {other}, and a gateway is expected"))),
-            Err(why) => Err(refused(why)),
+            Ok(other) => Err(refused(&format!("it is {other}, and a gateway is expected"))),
+            Err(why) => Err(refused(&why)),
         }
     }
 

@@ -44,7 +44,7 @@ pub enum MasterKeyError {
 }
 
 /// The operator's master key.
-pub struct MasterKey(LessSafeKey);
+pub struct MasterKey(Box<LessSafeKey>);
 
 impl MasterKey {
     /// The key in the file; none where there is no file.
@@ -64,7 +64,8 @@ impl MasterKey {
         let text = fs::read_to_string(path).map_err(failed)?;
         let bytes = hex::decode(text.trim()).ok().filter(|bytes| bytes.len() == LEN);
         let key = bytes.and_then(|bytes| UnboundKey::new(&CHACHA20_POLY1305, &bytes).ok());
-        Ok(Some(Self(LessSafeKey::new(key.ok_or_else(|| MasterKeyError::Content { path: path.to_owned() })?))))
+        let key = key.ok_or_else(|| MasterKeyError::Content { path: path.to_owned() })?;
+        Ok(Some(Self(Box::new(LessSafeKey::new(key)))))
     }
 
     /// The key in the file; a new one, written first, where there is none.
