@@ -80,7 +80,7 @@ pub(super) async fn requests(connection: &mut Connection, now: Timestamp, limit:
     let sql = "DELETE FROM requests WHERE (project_id, id) IN \
                (SELECT project_id, id FROM requests WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2)";
     let query = statement(sql).bind(now.0).bind(i64::from(limit));
-    Ok(query.execute(connection).await.map_err(from_database)?)
+    query.execute(connection).await.map_err(from_database)
 }
 
 fn revision(row: &Row) -> Result<i64, StoreError> {
