@@ -84,16 +84,20 @@ impl<S: Store> HostService for Hosts<S> {
         &self,
         request: Request<v1::ListAuthoritiesRequest>,
     ) -> Result<Response<v1::ListAuthoritiesResponse>, Status> {
-        let caller = caller(&request)?;
-        let known = self.0.joins.authorities(&caller).map_err(error::status)?;
-        let authorities = known.into_iter().map(|known| v1::Authority {
+        let (caller, request) = (caller(&request)?, request.into_inner());
+        let size = usize::try_from(request.page_size).unwrap_or(0);
+        let page = self.0.joins.authorities(&caller, size, &request.page_token).map_err(error::status)?;
+        let authorities = page.rows.into_iter().map(|known| v1::Authority {
             id: known.name,
             fingerprint: join::hex(&known.fingerprint),
             active_at: time(known.active_at),
             expires_at: time(known.expires_at),
             issues: known.issues,
         });
-        Ok(Response::new(v1::ListAuthoritiesResponse { authorities: authorities.collect() }))
+        Ok(Response::new(v1::ListAuthoritiesResponse {
+            authorities: authorities.collect(),
+            next_page_token: page.next,
+        }))
     }
 
     async fn rotate_authority(

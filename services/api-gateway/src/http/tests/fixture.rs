@@ -8,7 +8,7 @@ use bytes::Bytes;
 use cloud_core::{
     model::{AgentRole, HostCapacity, Pool},
     ports::BackendError,
-    services::{HostRegistry, RegisterInput, Services, Settings, bootstrap},
+    services::{HostRegistry, JoinService, JoinSettings, RegisterInput, Services, Settings, bootstrap},
 };
 use cloud_domain::{HostId, InstanceId, SessionId};
 use cloud_service_kit::{
@@ -28,6 +28,7 @@ use tower::ServiceExt;
 use crate::{
     adapters::{
         images::{DirectoryImages, ImageOptions, Probing},
+        pki::Authorities,
         sql::SqlStore,
     },
     handlers::{ConsoleLine, Consoles},
@@ -84,7 +85,11 @@ impl Cloud {
         let images = Arc::new(DirectoryImages::with(options, Probing::Header, Arc::new(|_| false)).unwrap());
         let registry = Arc::new(HostRegistry::new(Duration::from_secs(60)));
         let settings = Settings { stop_wait: Duration::from_millis(50), ..Settings::default() };
-        let services = Services::new(store.clone(), Arc::clone(&registry), images.clone(), settings);
+        let mut services = Services::new(store.clone(), Arc::clone(&registry), images.clone(), settings);
+        let day = Duration::from_secs(24 * 3600);
+        let authorities = Authorities::built_in(&store, &dir.path().join("master.key"), day, 1000 * day).await.unwrap();
+        let joining = JoinSettings { addresses: vec!["gateway.test:8443".to_owned()], ..JoinSettings::default() };
+        services.joins = JoinService::new(store.clone(), Arc::clone(&registry), Arc::new(authorities), joining);
         bootstrap(&store, KEY).await.unwrap();
         host(&services).await;
         let readiness = Readiness::new(&["database"]);

@@ -27,9 +27,13 @@ pub async fn run(connection: Connection, command: Command) -> Result<(), Error> 
     match command {
         Command::Ls(output) => {
             let context = Context::new(connection, output).await?;
-            let answer = context.cloud.hosts().list_authorities(ask(ListAuthoritiesRequest {})).await;
+            let answer = context
+                .cloud
+                .hosts()
+                .list_authorities(ask(ListAuthoritiesRequest { page_size: 500, ..Default::default() }))
+                .await;
             let answer = answer.map_err(Error::refused(Authority::PLURAL))?.into_inner();
-            context.out.list(&answer.authorities, "")
+            context.out.list(&answer.authorities, &answer.next_page_token)
         }
         Command::Rotate(output) => {
             let context = Context::new(connection, output).await?;

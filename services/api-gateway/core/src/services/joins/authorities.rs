@@ -1,21 +1,40 @@
 //! The authorities that certificates come from, as operators see and replace them.
 
+use cloud_domain::join;
+
 use super::{JoinService, refusal};
 use crate::{
     CoreError,
     model::{Authority, Caller, Timestamp},
     ports::{Query, Store, TrustedAuthority, Tx},
-    services::lookup::{event, insert, operator},
+    services::{
+        Page,
+        lookup::{event, insert, operator},
+    },
 };
+
+/// How many to answer with where nothing is said.
+const PAGE: usize = 50;
 
 impl<S: Store> JoinService<S> {
     /// The authorities that hosts trust now, the oldest first (operators).
     ///
     /// # Errors
-    /// Denied.
-    pub fn authorities(&self, caller: &Caller) -> Result<Vec<TrustedAuthority>, CoreError> {
+    /// Denied, invalid page token.
+    pub fn authorities(&self, caller: &Caller, size: usize, token: &str) -> Result<Page<TrustedAuthority>, CoreError> {
         operator(caller, "see certificate authorities")?;
-        Ok(self.authority.authorities())
+        let all = self.authority.authorities();
+        // A page begins after the one that the token names.
+        let after = |token: &str| all.iter().position(|one| join::hex(&one.fingerprint) == token).map(|at| at + 1);
+        let from = match token {
+            "" => 0,
+            token => after(token).ok_or_else(|| CoreError::invalid("page_token", "is none of this list"))?,
+        };
+        let size = if size == 0 { PAGE } else { size };
+        let rows: Vec<_> = all.iter().skip(from).take(size).cloned().collect();
+        let more = from + rows.len() < all.len();
+        let next = rows.last().filter(|_| more).map(|last| join::hex(&last.fingerprint)).unwrap_or_default();
+        Ok(Page { rows, next })
     }
 
     /// Makes another authority, which replaces the present one in time (operators). Every gateway takes it over within seconds.
