@@ -19,12 +19,12 @@ const LAUNCHES: [u32; 2] = [150, 500];
 const CLIENTS: u32 = 8;
 const HOSTS: usize = 20;
 
-/// In `make test` a gateway is killed every two seconds. With `CLOUD_CHAOS_SECONDS` there are 500 launches that take that long, and it is every
+/// In `make test` a gateway is killed every second. With `CLOUD_CHAOS_SECONDS` there are 500 launches that take that long, and it is every
 /// ten.
 #[tokio::test(flavor = "multi_thread")]
 async fn launches_are_exactly_once_while_gateways_are_killed() -> anyhow::Result<()> {
     let time = setting("CLOUD_CHAOS_SECONDS").map(Duration::from_secs);
-    let every = Duration::from_secs(if time.is_some() { 10 } else { 2 });
+    let every = Duration::from_secs(if time.is_some() { 10 } else { 1 });
     let launches = LAUNCHES[usize::from(time.is_some())];
     let pace = time.unwrap_or_default() * CLIENTS / launches;
     let _alone = alone().await?;

@@ -53,7 +53,8 @@ async fn a_bad_field_is_named() -> anyhow::Result<()> {
         ("nonsense", with("nonsense", json!(1))),
         ("security_groups", with("security_groups", json!(["web"]))),
         ("ports", with("ports", json!([{"host_port": 80, "guest_port": 80, "protocol": "tcp"}]))),
-        ("placement", with("placement", json!({"anti_affinity_group": "a"}))),
+        ("placement", with("placement", json!({"anti_affinity_group": "A b"}))),
+        ("placement", with("placement", json!({"accelerator": "abacus"}))),
         ("request_id", with("request_id", json!("x".repeat(65)))),
         ("request_id", with("request_id", json!("a\nb"))),
     ] {

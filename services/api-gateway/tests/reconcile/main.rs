@@ -236,7 +236,7 @@ async fn many_at_once_converge_and_leave_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_may_be_killed_at_any_moment() {
     // A life takes as long as its work does: the fewer kills in one, the more lives it takes to see a hundred.
-    let lives = (0..56).map(|_| async {
+    let lives = (0..84).map(|_| async {
         let mut cloud = Cloud::new().await;
         cloud.murders = 12;
         live(&mut cloud).await;

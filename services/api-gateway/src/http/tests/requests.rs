@@ -150,7 +150,7 @@ async fn every_mutation_is_made_once() {
         }
         let id = match path {
             _ if path.contains("{orphan}") => "h1",
-            _ if path.starts_with("/hosts") => "h9",
+            _ if path.starts_with("/hosts/") => "h9",
             _ => "one",
         };
         let path = path.replace("{vpc}", "default").replace("{project}", "default");
