@@ -19,6 +19,7 @@ use crate::{
     history::{Kind, Seen},
     hosts::{differences, violations},
     proxy::Proxy,
+    rows,
 };
 
 /// What instances are launched from.
@@ -168,6 +169,11 @@ impl ModelCloud {
             if !wrong.is_empty() {
                 sleep(Duration::from_millis(300)).await;
                 return Ok(Err(wrong.join("\n")));
+            }
+            let failing = rows::failing(&self.database().await).await?;
+            if !failing.is_empty() {
+                sleep(Duration::from_millis(300)).await;
+                return Ok(Err(failing.join("\n")));
             }
             Ok(Ok(all))
         })

@@ -60,11 +60,21 @@ pub async fn check(url: &str, all: &[Seen]) -> anyhow::Result<Vec<String>> {
             }
         }
     }
-    let failing = "SELECT kind, id, last_error FROM work WHERE due_at IS NOT NULL AND last_error IS NOT NULL";
-    for row in sqlx::query(failing).fetch_all(&mut database).await? {
-        let (kind, id, error): (String, String, String) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-        wrong.push(format!("work on {kind} {id} still fails: {error}"));
-    }
     database.close().await?;
     Ok(wrong)
+}
+
+/// Work that failed when it was last tried and is tried again, in words. May be asked while gateways use the database.
+pub async fn failing(url: &str) -> anyhow::Result<Vec<String>> {
+    sqlx::any::install_default_drivers();
+    let mut database = AnyConnection::connect(url).await?;
+    let failing = "SELECT kind, id, last_error FROM work WHERE due_at IS NOT NULL AND last_error IS NOT NULL";
+    let rows = sqlx::query(failing).fetch_all(&mut database).await?;
+    let told = rows.iter().map(|row| {
+        let (kind, id, error): (String, String, String) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        Ok(format!("work on {kind} {id} still fails: {error}"))
+    });
+    let told = told.collect::<Result<Vec<_>, sqlx::Error>>()?;
+    database.close().await?;
+    Ok(told)
 }

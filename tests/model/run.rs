@@ -100,7 +100,9 @@ async fn act(cloud: &Arc<ModelCloud>, seed: u64, time: Duration, history: &mut V
     history.push(Record { op: 0, begun, ended: begun, call: Call::List(Kind::Instance), outcome: Outcome::Done(end) });
     let mut wrong = check(history, LIMITS);
     cloud.stop_gateways().await?;
-    wrong.extend(rows::check(&cloud.database().await, &all).await?);
+    let database = cloud.database().await;
+    wrong.extend(rows::check(&database, &all).await?);
+    wrong.extend(rows::failing(&database).await?);
     let told: Vec<_> = wrong.iter().take(20).map(String::as_str).collect();
     anyhow::ensure!(wrong.is_empty(), "{} things are wrong:\n{}", wrong.len(), told.join("\n"));
     // A run in which nothing happens proves nothing.

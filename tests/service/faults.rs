@@ -87,7 +87,7 @@ async fn many_faults_at_once_converge() -> anyhow::Result<()> {
     }
     cloud.settles(12, 12, 12).await?;
     for number in 0..12 {
-        cloud.delete(&format!("i-{number}")).await?;
+        cloud.delete_within(&format!("i-{number}"), std::time::Duration::from_secs(90)).await?;
     }
     cloud.is_clean().await?;
     assert!(cloud.hosts.iter().any(|h| h.faults().struck() > 0));

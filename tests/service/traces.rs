@@ -22,6 +22,12 @@ const PARENT: &str = "b7ad6b7169203331";
 
 /// Launches an instance as part of [`TRACE`], and sees that each agent was called as part of it. Returns the span ids of the calls.
 async fn launch_traced(cloud: &TestCloud) -> anyhow::Result<Vec<String>> {
+    // Else its first inventory may be what tells the host of the VPC, on nobody's behalf.
+    until("the host's inventory to be taken", PATIENCE, || async {
+        let host = cloud.rest.get("/hosts/h1").await?.expect(200)?;
+        anyhow::Ok(if host["inventoried_at"].is_string() { Ok(()) } else { Err(host.to_string()) })
+    })
+    .await?;
     let header = http::HeaderName::from_static("traceparent");
     let rest = cloud.rest.clone().with_header(header, &format!("00-{TRACE}-{PARENT}-01"))?;
     rest.post("/instances", &json!({"name": "web-01", "image": IMAGE})).await?.expect(201)?;

@@ -182,10 +182,18 @@ impl TestCloud {
     /// # Errors
     /// It takes too long.
     pub async fn delete(&self, id: &str) -> anyhow::Result<Value> {
+        self.delete_within(id, PATIENCE).await
+    }
+
+    /// As [`delete`](Self::delete), with another patience.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn delete_within(&self, id: &str, patience: Duration) -> anyhow::Result<Value> {
         // By id, since a name is free again after deletion.
         let deleting = self.rest.delete(&format!("/instances/{id}")).await?.expect(200)?;
         let id = deleting["id"].as_str().context("an instance has an id")?.to_owned();
-        until(&format!("{id} to be DELETED"), PATIENCE, || async {
+        until(&format!("{id} to be DELETED"), patience, || async {
             let instance = self.instance(&id).await?;
             Ok(if instance["status"] == "DELETED" { Ok(instance) } else { Err(instance.to_string()) })
         })

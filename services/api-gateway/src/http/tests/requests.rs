@@ -114,7 +114,7 @@ async fn with_one_of_each() -> Cloud {
     tx.insert(&silent).await.unwrap();
     tx.insert(&orphan).await.unwrap();
     let token = JoinToken {
-        meta: Meta::new(Uuid::new_v4(), nobody, "", "h1", Labels::new()),
+        meta: Meta::new(Uuid::new_v4(), nobody, "", "one", Labels::new()),
         hash: String::new(),
         uses: 1,
         used: 0,

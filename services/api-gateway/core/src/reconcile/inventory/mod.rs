@@ -111,12 +111,19 @@ async fn of_role<S: Store>(context: &Context<S>, host: HostId, role: AgentRole, 
         AgentRole::Network => vpcs::compare(context, host).await?,
     };
     inventories.taken(host, role, session);
+    // Telling a run that has registered meanwhile would be to wait for its inventory, which is taken here.
+    let is_another = context.present(host, role)? != session;
     let Compared { found, differ } = compared;
     let (name, role, took) = (context.registry.name(host), role.as_str(), begun.elapsed());
     if first {
         tracing::info!(host = name, role, %session, found, differ, ?took, "inventory taken");
     } else {
         tracing::debug!(host = name, role, found, differ, ?took, "inventory taken");
+    }
+    if is_another {
+        return Err(
+            BackendError::Stale(format!("another run of the {role}-agent of host {name} has registered")).into()
+        );
     }
     vpcs::tell(context, host, told).await
 }
