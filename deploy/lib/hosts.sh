@@ -146,10 +146,12 @@ start_host_service() {
 }
 
 # give_tunnel_address HOST: the cable for tunnels is a port of a bridge that has the tunnels' address, as a switch in userspace needs it. The
-# device of such a bridge dies with its daemon.
+# device of such a bridge dies with its daemon. Where the database has the bridge already there is nothing to change, and nothing is waited for.
 give_tunnel_address() {
     in_host "$1" ovs-vsctl --timeout=10 --may-exist add-br br-phy -- set bridge br-phy datapath_type=netdev \
         -- --may-exist add-port br-phy tunnels
+    within 20 in_host "$1" ip link show dev br-phy ||
+        die "the switch of $1 does not make br-phy; see $logs_dir/$1/ovs-vswitchd.log"
     in_host "$1" ip addr replace "$(tunnel_address "$1")/24" dev br-phy
     in_host "$1" ip link set dev br-phy up
 }

@@ -324,8 +324,8 @@ async fn a_full_disk_is_named_and_stops_nobody_else() -> anyhow::Result<()> {
     let config = HostsConfig { hosts: 2, disk_mib: Some(1024), ..HostsConfig::default() };
     let cloud = HostsCloud::start(config).await?;
     let mut kept = Vec::new();
-    for name in ["kept-1", "kept-2"] {
-        cloud.instances().launch(name, json!({})).await?;
+    for (name, on) in [("kept-1", "h1"), ("kept-2", "h2")] {
+        cloud.instances().launch(name, json!({"placement": {"host": on}})).await?;
         let (host, id) = place(&cloud, name).await?;
         kept.push((cloud.guest_pid(&host, &id)?, host, id));
     }
