@@ -53,6 +53,14 @@ async fn launches_at_once_through_two_gateways_never_overcommit() {
     two.close().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn no_certificate_outlives_its_host() {
+    let server = Server::start();
+    let store = SqlStore::open(&server.url()).await.unwrap();
+    common::certificates::no_certificate_outlives_its_host(&common::cloud(store.clone()).await).await;
+    store.close().await;
+}
+
 /// How many transactions are open and nobody's, once none is being ended any more.
 async fn left_open(watcher: &mut sqlx::PgConnection) -> i64 {
     let mut open = 0;

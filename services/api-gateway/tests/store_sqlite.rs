@@ -48,6 +48,13 @@ async fn launches_at_once_never_overcommit() {
     common::places::two_gateways_never_overcommit(&cloud, store).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn no_certificate_outlives_its_host() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = SqlStore::open(&url(&dir.path().join("gateway.db"))).await.unwrap();
+    common::certificates::no_certificate_outlives_its_host(&common::cloud(store).await).await;
+}
+
 fn url(file: &Path) -> String {
     format!("sqlite:{}", file.display())
 }

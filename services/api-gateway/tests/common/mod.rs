@@ -1,5 +1,6 @@
 //! What both databases must do alike.
 
+pub mod certificates;
 mod changes;
 mod identity;
 mod lists;

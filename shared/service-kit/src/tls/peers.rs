@@ -170,13 +170,24 @@ impl ServerCertVerifier for Peers {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let roots = Arc::clone(&self.credentials.now().roots);
-        let parsed = ParsedCertificate::try_from(certificate)?;
-        verify_server_cert_signed_by_trust_anchor(&parsed, &roots, intermediates, now, self.algorithms.all)?;
+        signed(certificate, &roots, intermediates, now, self.algorithms)?;
         self.check(certificate)?;
         Ok(ServerCertVerified::assertion())
     }
 
     signatures!();
+}
+
+/// Sees that a server's certificate comes from one of these authorities, and counts now.
+fn signed(
+    certificate: &CertificateDer<'_>,
+    roots: &RootCertStore,
+    intermediates: &[CertificateDer<'_>],
+    now: UnixTime,
+    algorithms: WebPkiSupportedAlgorithms,
+) -> Result<(), Error> {
+    let parsed = ParsedCertificate::try_from(certificate)?;
+    verify_server_cert_signed_by_trust_anchor(&parsed, roots, intermediates, now, algorithms.all)
 }
 
 /// Knows a gateway by the authority behind its certificate, which it must show too.
@@ -208,8 +219,7 @@ impl ServerCertVerifier for Pinned {
         if roots.is_empty() {
             return Err(Error::InvalidCertificate(CertificateError::UnknownIssuer));
         }
-        let parsed = ParsedCertificate::try_from(certificate)?;
-        verify_server_cert_signed_by_trust_anchor(&parsed, &roots, intermediates, now, self.algorithms.all)?;
+        signed(certificate, &roots, intermediates, now, self.algorithms)?;
         match identity_of(certificate) {
             Ok(Identity::Gateway { .. }) => Ok(ServerCertVerified::assertion()),
             Ok(other) => Err(refused(&format!("it is {other}, and a gateway is expected"))),

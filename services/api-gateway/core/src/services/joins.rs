@@ -206,9 +206,7 @@ async fn find_host<T: Tx>(tx: &mut T, token: &JoinToken, input: &JoinInput) -> R
             let message = format!("join token {} is for host `{name}` alone, and this is another host", token.meta.id);
             return Err(CoreError::precondition("TOKEN_OF_ANOTHER_HOST", message));
         }
-        let host: Option<Host> = tx.get(*bound.as_uuid()).await?;
-        let host = host.filter(|row| row.meta.deleted_at.is_none());
-        return Ok((host.ok_or_else(|| CoreError::not_found(Kind::Host, name))?, false));
+        return Ok((held(tx, bound).await?.ok_or_else(|| CoreError::not_found(Kind::Host, name))?, false));
     }
     let id = input.host.unwrap_or_else(HostId::random);
     if let Some(known) = tx.get::<Host>(*id.as_uuid()).await? {
@@ -232,6 +230,17 @@ async fn find_host<T: Tx>(tx: &mut T, token: &JoinToken, input: &JoinInput) -> R
         limits: HostLimits::default(),
     };
     Ok((host, true))
+}
+
+/// The live host, which cannot be removed until the transaction ends: whoever removes it must see every certificate that it got.
+async fn held<T: Tx>(tx: &mut T, id: HostId) -> Result<Option<Host>, CoreError> {
+    match tx.lock_capacity_used(id).await {
+        Ok(_) => {}
+        Err(StoreError::Stale) => return Ok(None),
+        Err(other) => return Err(other.into()),
+    }
+    let host: Option<Host> = tx.get(*id.as_uuid()).await?;
+    Ok(host.filter(|row| row.meta.deleted_at.is_none()))
 }
 
 /// A new row's meta that belongs to the cloud and is called by its id.

@@ -75,15 +75,7 @@ pub(super) async fn launch<S: Store>(
     if tx.find::<Instance>(caller.project, &request.name).await?.is_some() {
         return Err(CoreError::AlreadyExists { kind: Kind::Instance, name: request.name });
     }
-    let ask = Ask {
-        kind: &kind.meta.name,
-        vcpus: kind.vcpus,
-        memory_mib: kind.memory_mib,
-        image: image.id(),
-        pool_bytes: image.size_bytes,
-        placement: &request.placement,
-        pinned: placement::pinned(&data)?,
-    };
+    let ask = Ask::new(&kind, &image, &data, &request.placement)?;
     let (host, placed) = placement::place(&mut tx, store, registry, settings.placement, caller, &ask).await?;
     let (host, host_name) = (host.id(), host.meta.name);
 
@@ -193,15 +185,7 @@ pub(super) async fn would_be_placed<S: Store>(
     let mut tx = store.begin().await?;
     let image = visible_image(&mut tx, caller, &request.image).await?;
     let data = data_volumes(&mut tx, caller, &request.volumes).await?;
-    let ask = Ask {
-        kind: &kind.meta.name,
-        vcpus: kind.vcpus,
-        memory_mib: kind.memory_mib,
-        image: image.id(),
-        pool_bytes: image.size_bytes,
-        placement: &request.placement,
-        pinned: placement::pinned(&data)?,
-    };
+    let ask = Ask::new(&kind, &image, &data, &request.placement)?;
     let begun = Instant::now();
     let (_, placed) = placement::place(&mut tx, store, registry, settings.placement, caller, &ask).await?;
     Ok((placed, begun.elapsed()))

@@ -21,7 +21,7 @@ use rand::seq::SliceRandom;
 use super::{Facts, HostRegistry, HostState};
 use crate::{
     CoreError,
-    model::{Caller, Host, HostMode, Labels, Placed, PlacedCandidate, Volume},
+    model::{Caller, Host, HostMode, Image, InstanceType, Labels, Placed, PlacedCandidate, Volume},
     ports::{Fill, Query, Store, Tx},
 };
 
@@ -113,6 +113,26 @@ pub(super) struct Ask<'a> {
     pub pinned: Option<HostId>,
 }
 
+impl<'a> Ask<'a> {
+    /// Of an instance of this type, from this image, with these data volumes.
+    pub(super) fn new(
+        kind: &'a InstanceType,
+        image: &Image,
+        data: &[Volume],
+        placement: &'a Placement,
+    ) -> Result<Self, CoreError> {
+        Ok(Self {
+            kind: &kind.meta.name,
+            vcpus: kind.vcpus,
+            memory_mib: kind.memory_mib,
+            image: image.id(),
+            pool_bytes: image.size_bytes,
+            placement,
+            pinned: pinned(data)?,
+        })
+    }
+}
+
 /// What the database says of an ask.
 struct Asked<'a> {
     ask: &'a Ask<'a>,
@@ -121,7 +141,7 @@ struct Asked<'a> {
 }
 
 /// The host that all bound volumes are on; none where none is bound.
-pub(super) fn pinned(data: &[Volume]) -> Result<Option<HostId>, CoreError> {
+fn pinned(data: &[Volume]) -> Result<Option<HostId>, CoreError> {
     let mut bound = data.iter().filter_map(|v| v.host.map(|h| (h, v)));
     let Some((host, first)) = bound.next() else { return Ok(None) };
     if let Some((_, other)) = bound.find(|(h, _)| *h != host) {

@@ -13,7 +13,7 @@ use std::{
 };
 
 use cloud_domain::{HostId, ImageId, SessionId};
-use tokio::{sync::broadcast, time::Instant};
+use tokio::time::Instant;
 
 use super::Inventories;
 use crate::{
@@ -22,9 +22,6 @@ use crate::{
 };
 
 pub use standing::{Facts, HostState};
-
-/// Removed hosts that whoever closes their connections has not heard of yet, at most.
-const REMOVALS: usize = 256;
 
 /// Where an agent is, and which run of it calls are addressed to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,15 +120,13 @@ pub struct HostRegistry {
     hosts: Mutex<HashMap<HostId, HostEntry>>,
     pulse: Mutex<Option<Pulse>>,
     inventories: Inventories,
-    removals: broadcast::Sender<HostId>,
 }
 
 impl HostRegistry {
     /// An empty registry; an agent is silent after `timeout`.
     #[must_use]
     pub fn new(timeout: Duration) -> Self {
-        let (hosts, pulse, inventories) = (Mutex::default(), Mutex::default(), Inventories::default());
-        Self { timeout, hosts, pulse, inventories, removals: broadcast::Sender::new(REMOVALS) }
+        Self { timeout, hosts: Mutex::default(), pulse: Mutex::default(), inventories: Inventories::default() }
     }
 
     /// What is known of the hosts' inventories.
@@ -201,24 +196,11 @@ impl HostRegistry {
     /// Takes over what was written of a host, by whichever gateway.
     pub(crate) fn learn(&self, host: &Host) {
         if host.mode == HostMode::Removed {
-            self.forget(host.id());
+            // Its agents are nobody's any more.
+            self.lock().remove(&host.id());
         } else {
             self.lock().entry(host.id()).or_default().take(host);
         }
-    }
-
-    /// A host was removed: its agents are nobody's any more.
-    fn forget(&self, host: HostId) {
-        if self.lock().remove(&host).is_some() {
-            // Nobody may be listening.
-            self.removals.send(host).ok();
-        }
-    }
-
-    /// Hosts that are removed from now on, by whichever gateway: their connections are to be closed.
-    #[must_use]
-    pub fn removals(&self) -> broadcast::Receiver<HostId> {
-        self.removals.subscribe()
     }
 
     /// The agents that were heard here, since the other gateways were last told of it.

@@ -80,7 +80,6 @@ pub(super) async fn events(store: &SqlStore, after: u64, limit: u32) -> Result<C
     Ok(Changes { rows: found.iter().map(changed).collect::<Result<_, StoreError>>()?, upto: unsigned(upto)? })
 }
 
-/// The highest revision of which something was purged: the purge writes it down.
 /// Runs a statement with bounds `after` and the watermark, both as `bound` writes them. Cut between two revisions where there are more
 /// than `limit` rows, never within one.
 async fn read_up(

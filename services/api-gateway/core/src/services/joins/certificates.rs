@@ -4,10 +4,10 @@ use std::collections::HashSet;
 
 use cloud_domain::{HostId, Identity};
 
-use super::{JoinService, own_meta, refusal};
+use super::{JoinService, held, own_meta, refusal};
 use crate::{
     CoreError, Kind,
-    model::{AgentRole, Host, HostCertificate, Timestamp, Value},
+    model::{AgentRole, HostCertificate, Timestamp, Value},
     ports::{Issued, Query, Store, StoreError, Tx},
 };
 
@@ -53,6 +53,7 @@ impl<S: Store> JoinService<S> {
         request: &str,
     ) -> Result<(Issued, String), CoreError> {
         let mut tx = self.store.begin().await?;
+        held(&mut tx, host).await?.ok_or_else(|| CoreError::not_found(Kind::Host, host.to_string()))?;
         let known: Option<HostCertificate> = tx.list(&Query::by("serial", &serial)).await?.pop();
         let known = known.filter(|row| row.host == host && row.role == role).ok_or_else(|| {
             let message = "this certificate was not issued by this cloud: whoever issued it renews it (--tls-external)";
@@ -60,10 +61,6 @@ impl<S: Store> JoinService<S> {
         })?;
         if known.revoked_at.is_some() {
             return Err(CoreError::precondition("CERTIFICATE_REVOKED", "this certificate was revoked"));
-        }
-        let alive: Option<Host> = tx.get(*host.as_uuid()).await?;
-        if alive.is_none_or(|row| row.meta.deleted_at.is_some()) {
-            return Err(CoreError::not_found(Kind::Host, host.to_string()));
         }
         let identity = Identity::Agent { cloud: self.store.identity().0, host, daemon: role.into() };
         let issued = self.authority.issue(request, identity, self.settings.certificate_lifetime);

@@ -37,6 +37,9 @@ pub enum DatabaseError {
     /// The store was closed.
     #[error("the database is closed")]
     Closed,
+    /// A statement of SQLite's own was sent to PostgreSQL.
+    #[error("PostgreSQL was sent a statement of SQLite's own")]
+    NotSqlite,
     /// The thread that called the database failed.
     #[error("the thread that called the database failed")]
     Thread(#[from] tokio::task::JoinError),
@@ -119,7 +122,7 @@ impl Connection {
     pub(super) fn batch(&mut self, statements: &str) -> Result<(), DatabaseError> {
         match self {
             Self::Sqlite(lent) => Ok(lent.connection()?.execute_batch(statements)?),
-            Self::Postgres(_) => Err(DatabaseError::Closed),
+            Self::Postgres(_) => Err(DatabaseError::NotSqlite),
         }
     }
 
@@ -127,7 +130,7 @@ impl Connection {
     pub(super) async fn batch_apart(&mut self, statements: &'static str) -> Result<(), DatabaseError> {
         match self {
             Self::Sqlite(lent) => lent.apart(|connection| connection.execute_batch(statements)).await,
-            Self::Postgres(_) => Err(DatabaseError::Closed),
+            Self::Postgres(_) => Err(DatabaseError::NotSqlite),
         }
     }
 }
