@@ -1,9 +1,9 @@
 # `make help` says what there is. The scripts in deploy/ do the work; this only names it.
 .DEFAULT_GOAL := help
-.PHONY: help deps build image up down demo test chaos lint bench clean
+.PHONY: help deps build image up down demo packages lab lab-down lab-test test chaos lint bench clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 deps: ## installs the packages that are missing
 	@deploy/install-deps.sh
@@ -22,6 +22,9 @@ down: ## ends make up: guests are shut down, instances and volumes kept
 
 demo: build image ## the main job from beginning to end on real guests; leaves nothing
 	@deploy/demo.sh
+
+packages: build ## Debian packages of the daemons and of `cloud`, into .cache/packages
+	@deploy/packages.sh
 
 test: ## every test: static checks, units, real hypervisor and switch, end to end
 	@deploy/test.sh

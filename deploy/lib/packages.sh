@@ -3,10 +3,10 @@
 
 # From backports where backports are in use: mixing QEMU or libvirt of two releases is refused by apt.
 virtualization_packages=(qemu-system-x86 qemu-utils libvirt-daemon-system libvirt-daemon-driver-qemu libvirt-clients libvirt-dev)
-other_packages=(openvswitch-switch iproute2 iputils-ping procps kmod pkg-config gcc libc6-dev ca-certificates curl jq
+other_packages=(openvswitch-switch dpkg-dev iproute2 iputils-ping procps kmod pkg-config gcc libc6-dev ca-certificates curl jq
     busybox-static dropbear-bin cpio gzip xz-utils zstd mtools syslinux syslinux-common ethtool tcpdump shellcheck)
 # What only the tests need.
-test_packages=(postgresql python3-venv)
+test_packages=(postgresql python3-venv mmdebstrap openssh-client e2fsprogs)
 
 # distribution: "debian 12" or "ubuntu 24.04", from the machine's own description.
 distribution() {
@@ -45,11 +45,11 @@ backports_in_use() {
 
 backports_configured() { grep -q "n=$(codename)-backports" <<< "$(apt-cache policy)"; }
 
-# debian_mirror: where this machine gets Debian from, and the keyring that it trusts for it (deb822 or one-line
-# sources; the first one that serves the release itself, not security or a third party).
+# debian_mirror SUITE: where this machine gets this suite of Debian from, and the keyring that it trusts for it (deb822 or one-line sources; the
+# first one that serves it).
 debian_mirror() {
     local release files
-    release=$(codename)
+    release=$1
     shopt -s nullglob
     files=(/etc/apt/sources.list.d/*.sources)
     ((${#files[@]} == 0)) || awk -v release="$release" '
@@ -74,7 +74,7 @@ debian_mirror() {
 # Adds the release's backports from the machine's own mirror.
 configure_backports() {
     local uri key file=/etc/apt/sources.list.d/thecloud-backports.sources
-    read -r uri key < <(debian_mirror) || true
+    read -r uri key < <(debian_mirror "$(codename)") || true
     [[ -n ${uri:-} ]] || die "QEMU or libvirt came from $(codename)-backports, which apt no longer knows, and no Debian mirror was found in /etc/apt; add backports to apt's sources and try again"
     note "adding $(codename)-backports from $uri ($file): QEMU or libvirt of this machine came from there"
     {
