@@ -26,6 +26,15 @@ demo: build image ## the main job from beginning to end on real guests; leaves n
 packages: build ## Debian packages of the daemons and of `cloud`, into .cache/packages
 	@deploy/packages.sh
 
+lab: build image ## three hosts with real KVM, LVM and Open vSwitch, as virtual machines on this machine (docs/lab.md); it stays
+	@deploy/lab.sh up
+
+lab-down: ## ends make lab
+	@deploy/lab.sh down
+
+lab-test: ## the tests on hosts of a lab
+	@deploy/lab.sh test
+
 test: ## every test: static checks, units, real hypervisor and switch, end to end
 	@deploy/test.sh
 

@@ -6,7 +6,8 @@
 # Random tests print their seeds; make chaos runs them for longer.
 #
 # Which tests need what is said by the name of their integration test target: host_* needs libvirtd and Open vSwitch,
-# e2e_* needs those, the daemons and the image `tiny`; all others need nothing but cargo, qemu-img and PostgreSQL.
+# e2e_* needs those, the daemons and the image `tiny`; lab_* needs the daemons, `tiny` and the lab's image, and no services of this machine;
+# all others need nothing but cargo, qemu-img and PostgreSQL.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=lib/common.sh
@@ -36,21 +37,14 @@ finish() {
 }
 trap finish EXIT
 
-# integration_targets PREFIX...: "package target" for each integration test target with such a name.
-integration_targets() {
-    cargo metadata --format-version 1 --no-deps --locked |
-        jq -r --arg prefixes "$*" '.packages[] | .name as $package | .targets[] | select(.kind == ["test"]) | .name as $name
-            | select(any($prefixes | split(" ")[]; . as $prefix | $name | startswith($prefix))) | "\($package) \($name)"'
-}
-
 unit_tests() {
     if command -v cargo-nextest > /dev/null; then
-        cargo nextest run --workspace --locked --no-fail-fast -E 'not binary(/^((host|e2e)_|fuzz$)/)'
+        cargo nextest run --workspace --locked --no-fail-fast -E 'not binary(/^((host|e2e|lab)_|fuzz$)/)'
     else
         local package name status=0
         cargo test --workspace --locked --no-fail-fast --lib --bins || status=$?
         while read -r package name; do
-            [[ $name != host_* && $name != e2e_* && $name != fuzz ]] || continue
+            [[ $name != host_* && $name != e2e_* && $name != lab_* && $name != fuzz ]] || continue
             cargo test --locked --no-fail-fast -p "$package" --test "$name" || status=$?
         done < <(integration_targets '')
         return "$status"
@@ -63,24 +57,6 @@ fuzzers() {
         cargo nextest run --workspace --locked --no-fail-fast --test-threads 1 --success-output immediate -E 'binary(fuzz)'
     else
         cargo test --workspace --locked --no-fail-fast --test fuzz -- --test-threads 1 --nocapture
-    fi
-}
-
-# machine_tests PREFIX: one after the other, as root, since they share the hypervisor and the switch.
-machine_tests() {
-    local package name status=0
-    [[ -n $(integration_targets "$1") ]] || {
-        echo "error: there is no integration test target named $1*"
-        return 1
-    }
-    if ((EUID != 0)); then export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER='sudo --preserve-env'; fi
-    if command -v cargo-nextest > /dev/null; then
-        cargo nextest run --workspace --locked --no-fail-fast --test-threads 1 -E "binary(/^$1/)"
-    else
-        while read -r package name; do
-            cargo test --locked --no-fail-fast -p "$package" --test "$name" -- --test-threads 1 || status=$?
-        done < <(integration_targets "$1")
-        return "$status"
     fi
 }
 
@@ -100,6 +76,7 @@ stage rest "$root_dir/tests/fuzz/schemathesis.sh" || true
 stage docs cargo test --workspace --doc --locked --no-fail-fast || true
 stage image "$root_dir/images/tiny/build.sh" "$CLOUD_TINY_IMAGE" || true
 stage tiny "$root_dir/images/tiny/test.sh" "$CLOUD_TINY_IMAGE" || true
+if stage lab-image "$root_dir/tests/lab/image/build.sh"; then stage lab machine_tests lab_ || true; fi
 if stage services "$here/services.sh" start test; then
     stage host machine_tests host_ || true
     stage e2e machine_tests e2e_ || true

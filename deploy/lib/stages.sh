@@ -67,3 +67,28 @@ summary() {
     echo "$passed passed, $failed failed"
     ((failed == 0))
 }
+
+# integration_targets PREFIX...: "package target" for each integration test target with such a name.
+integration_targets() {
+    cargo metadata --format-version 1 --no-deps --locked |
+        jq -r --arg prefixes "$*" '.packages[] | .name as $package | .targets[] | select(.kind == ["test"]) | .name as $name
+            | select(any($prefixes | split(" ")[]; . as $prefix | $name | startswith($prefix))) | "\($package) \($name)"'
+}
+
+# machine_tests PREFIX: one after the other, as root, since they share the hypervisor and the switch.
+machine_tests() {
+    local package name status=0
+    [[ -n $(integration_targets "$1") ]] || {
+        echo "error: there is no integration test target named $1*"
+        return 1
+    }
+    if ((EUID != 0)); then export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER='sudo --preserve-env'; fi
+    if command -v cargo-nextest > /dev/null; then
+        cargo nextest run --workspace --locked --no-fail-fast --test-threads 1 -E "binary(/^$1/)"
+    else
+        while read -r package name; do
+            cargo test --locked --no-fail-fast -p "$package" --test "$name" -- --test-threads 1 || status=$?
+        done < <(integration_targets "$1")
+        return "$status"
+    fi
+}

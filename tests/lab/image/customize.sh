@@ -20,6 +20,10 @@ printf '%s\n' virtio_net virtio_rng dm-thin-pool tun openvswitch vport-geneve > 
 # network-online: there is nothing more to wait for than lab-net.
 chroot "$root" systemctl -q enable lab-net.service lab-disk.service lab-ready.service ssh.service openvswitch-switch.service libvirtd.service
 
+# What is on the second disk is reached through lab-disk's table alone, never beside it.
+sed -i 's@^devices {@&\n\tfilter = [ "r|^/dev/vdb$|" ]@' "$root/etc/lvm/lvm.conf"
+grep -q '/dev/vdb' "$root/etc/lvm/lvm.conf"
+
 masked=(systemd-udev-settle.service systemd-hwdb-update.service systemd-sysusers.service systemd-firstboot.service kmod-static-nodes.service
     uuidd.socket apt-daily.timer apt-daily-upgrade.timer apt-daily.service apt-daily-upgrade.service e2scrub_all.timer e2scrub_reap.service
     fstrim.timer dpkg-db-backup.timer logrotate.timer systemd-timesyncd.service libvirt-guests.service systemd-random-seed.service
