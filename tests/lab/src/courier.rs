@@ -39,7 +39,7 @@ impl Courier {
     /// The shell command by which a host fetches a file.
     #[must_use]
     pub fn fetch(&self, name: &str, to: &str) -> String {
-        format!("curl -sSf --max-time 240 -o '{to}' '{}/{name}'", self.url)
+        format!("curl -sSf --max-time 500 -o '{to}' '{}/{name}'", self.url)
     }
 }
 

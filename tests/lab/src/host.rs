@@ -19,9 +19,9 @@ use crate::{
 };
 
 /// How long a command on a host may take, unless told otherwise.
-const COMMAND: Duration = Duration::from_secs(300);
+const COMMAND: Duration = Duration::from_secs(600);
 /// How long the guest agent may take to answer at all.
-const AGENT: Duration = Duration::from_secs(60);
+const AGENT: Duration = Duration::from_secs(180);
 
 /// How a command on a host ended.
 #[derive(Debug, Clone)]
@@ -90,7 +90,7 @@ impl Host {
     /// Runs a shell command as root, by the guest agent: cut cables do not matter.
     ///
     /// # Errors
-    /// The host does not answer, or the command takes more than five minutes.
+    /// The host does not answer, or the command takes more than ten minutes.
     pub async fn exec(&self, command: &str) -> anyhow::Result<Output> {
         self.exec_with(command, None).await
     }

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::Context as _;
@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// How long a host may take to be UP once its agents were started or its cables mended.
-const UP: Duration = Duration::from_secs(120);
+const UP: Duration = Duration::from_secs(300);
 /// How old a snapshot may be: its hosts' certificates count for 30 days.
 const FRESH: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -126,6 +126,8 @@ impl Lab {
     /// Makes hosts of nothing, and the snapshot of them.
     async fn build(&mut self, snapshot: &Path) -> anyhow::Result<()> {
         remove_others(snapshot)?;
+        let begun = Instant::now();
+        let did = |what: &str| eprintln!("lab: {what} after {} s", begun.elapsed().as_secs());
         let made = packages::make(&self.config.binaries).await?;
         let directory = made.first().and_then(|path| path.parent()).context("no package was made")?.to_path_buf();
         let names = made.iter().filter_map(|path| path.file_name()).map(|name| name.to_string_lossy().into_owned());
@@ -136,6 +138,7 @@ impl Lab {
         let boots = try_join_all(self.hosts.iter().map(Host::power_on));
         let (_, rest) = tokio::try_join!(boots, self.gateway.start())?;
         self.rest = rest;
+        did("hosts have booted");
         let courier = Courier::start(&self.config.site, &directory).await?;
         try_join_all(self.hosts.iter().map(|host| async {
             host.set_clock().await?;
@@ -144,10 +147,12 @@ impl Lab {
             provision::join(host, &self.rest, None, &self.config.join).await
         }))
         .await?;
+        did("packages are installed and hosts have joined");
         let path = format!("/images:upload?name={IMAGE}");
         let bytes = fs::read(tiny_image())?;
         self.rest.send(Method::POST, &path, Some("application/octet-stream"), bytes).await?.expect(201)?;
         self.all_up().await?;
+        did("hosts are UP");
         let unfinished = snapshot.with_extension("unfinished");
         let _none = fs::remove_dir_all(&unfinished);
         snapshot::save(&unfinished, &self.hosts, &self.gateway).await?;

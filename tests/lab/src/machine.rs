@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// How long a host may take to boot: half a minute on a quiet machine, under emulation.
-const BOOT: Duration = Duration::from_secs(240);
+const BOOT: Duration = Duration::from_secs(600);
 /// GiB of the disk for volumes, sparse.
 const DATA_GIB: u32 = 20;
 

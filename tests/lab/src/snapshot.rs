@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// How long a host's memory may take to be written or read: seconds, unless the disk is busy.
-const MEMORY: Duration = Duration::from_secs(120);
+const MEMORY: Duration = Duration::from_secs(300);
 
 /// Memory at fixed places of the file: pages that were never touched take no room in it.
 const MAPPED: &str = "mapped-ram";

@@ -14,9 +14,9 @@ use cloud_testkit::process::binary;
 use serde_json::Value;
 
 /// How long anything may take that boots no guest and no host.
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(180);
 /// How long a guest may take to boot and to say something, in a host that is emulated on a busy machine.
-const BOOT: Duration = Duration::from_secs(240);
+const BOOT: Duration = Duration::from_secs(400);
 const AGENTS: [&str; 3] = ["cloud-compute-agent", "cloud-storage-agent", "cloud-network-agent"];
 
 async fn lab() -> anyhow::Result<Lab> {
