@@ -21,7 +21,7 @@ use crate::{
 /// How long a command on a host may take, unless told otherwise.
 const COMMAND: Duration = Duration::from_secs(600);
 /// How long the guest agent may take to answer at all.
-const AGENT: Duration = Duration::from_secs(180);
+const AGENT: Duration = Duration::from_secs(400);
 
 /// How a command on a host ended.
 #[derive(Debug, Clone)]
@@ -185,7 +185,7 @@ impl Host {
     async fn connect(&self) -> anyhow::Result<Channel> {
         eventually(&format!("the guest agent of {}", self.name()), AGENT, || async {
             anyhow::ensure!(self.runs(), "{} is switched off", self.name());
-            let channel = Channel::agent(&self.machine.agent_socket(), Duration::from_secs(3)).await;
+            let channel = Channel::agent(&self.machine.agent_socket(), Duration::from_secs(20)).await;
             Ok(channel.map_err(|error| format!("{error:#}")))
         })
         .await
