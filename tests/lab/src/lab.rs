@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// How long a host may take to be UP once its agents were started or its cables mended.
-const UP: Duration = Duration::from_secs(300);
+const UP: Duration = Duration::from_secs(600);
 /// How old a snapshot may be: its hosts' certificates count for 30 days.
 const FRESH: Duration = Duration::from_secs(7 * 24 * 3600);
 
