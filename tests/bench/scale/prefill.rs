@@ -87,7 +87,8 @@ impl Filler<'_> {
             tx.insert(&instance).await?;
             tx.insert(&volume).await?;
             tx.insert(&port).await?;
-            anyhow::ensure!(tx.claim_capacity(instance.host, VCPUS, MEMORY_MIB).await?, "host {} is full", host.name());
+            let claimed = tx.claim_capacity(instance.host, VCPUS, MEMORY_MIB).await?;
+            anyhow::ensure!(claimed.is_some(), "host {} is full", host.name());
             made.push((host, instance, volume, port));
         }
         tx.commit().await?;

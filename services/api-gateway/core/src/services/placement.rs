@@ -21,7 +21,7 @@ use rand::seq::SliceRandom;
 use super::{Facts, HostRegistry, HostState};
 use crate::{
     CoreError,
-    model::{Caller, Host, HostMode, Image, InstanceType, Labels, Placed, PlacedCandidate, Volume},
+    model::{Caller, Host, Image, InstanceType, Labels, Placed, PlacedCandidate, Volume},
     ports::{Fill, Query, Store, Tx},
 };
 
@@ -322,19 +322,12 @@ fn candidates(
 /// The host's row, with the capacity claimed; none where it has no room any more, or is not what it was thought to be.
 async fn claim<T: Tx>(tx: &mut T, asked: &Asked<'_>, host: HostId) -> Result<Option<Host>, CoreError> {
     let ask = asked.ask;
-    if !tx.claim_capacity(host, ask.vcpus, ask.memory_mib).await? {
-        return Ok(None);
+    let Some(row) = tx.claim_capacity(host, ask.vcpus, ask.memory_mib).await? else { return Ok(None) };
+    if mismatch(&ask.placement.host_labels, &row.meta.labels).is_none() {
+        return Ok(Some(row));
     }
-    let row: Option<Host> = tx.get(*host.as_uuid()).await?;
-    let fits =
-        |row: &Host| row.mode == HostMode::Active && mismatch(&ask.placement.host_labels, &row.meta.labels).is_none();
-    match row.filter(fits) {
-        Some(row) => Ok(Some(row)),
-        None => {
-            tx.release_capacity(host, ask.vcpus, ask.memory_mib).await?;
-            Ok(None)
-        }
-    }
+    tx.release_capacity(host, ask.vcpus, ask.memory_mib).await?;
+    Ok(None)
 }
 
 /// The decision as it is kept with the instance: a few hosts of each sort.

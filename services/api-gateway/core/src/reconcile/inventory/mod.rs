@@ -32,7 +32,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{Context, Failure};
 use crate::{
-    model::AgentRole,
+    model::{AgentRole, Timestamp},
     ports::{BackendError, Store},
 };
 
@@ -103,14 +103,14 @@ async fn of_role<S: Store>(context: &Context<S>, host: HostId, role: AgentRole, 
     // Before the agent is asked: what a later run of it answers holds for that run too, and that run is asked again when it registers.
     let session = context.present(host, role)?;
     let first = !inventories.is_taken(host, role, session);
-    let begun = Instant::now();
+    let (begun, asked_at) = (Instant::now(), Timestamp::now());
     let hurry = asked || first;
     let (compared, told) = match role {
         AgentRole::Compute => (guests::compare(context, host, hurry).await?, Vec::new()),
         AgentRole::Storage => (volumes::compare(context, host, hurry).await?, Vec::new()),
         AgentRole::Network => vpcs::compare(context, host).await?,
     };
-    inventories.taken(host, role, session);
+    inventories.taken(host, role, session, asked_at);
     // Telling a run that has registered meanwhile would be to wait for its inventory, which is taken here.
     let is_another = context.present(host, role)? != session;
     let Compared { found, differ } = compared;
