@@ -48,7 +48,13 @@ pub struct Cloud {
 }
 
 fn capacity() -> HostCapacity {
-    HostCapacity { vcpus: 4, memory_mib: 512 + 20 * 128, pools: pools(), ..HostCapacity::default() }
+    HostCapacity {
+        vcpus: 4,
+        memory_mib: 512 + 20 * 128,
+        architecture: "x86_64".into(),
+        pools: pools(),
+        ..HostCapacity::default()
+    }
 }
 
 /// One with plenty of room.
@@ -126,6 +132,7 @@ impl Cloud {
             sha256: "00".repeat(32),
             size_bytes: 1,
             virtual_size_bytes: 1 << 20,
+            architecture: "x86_64".into(),
         };
         let mut tx = cloud.store().begin().await.unwrap();
         tx.insert(&image).await.unwrap();

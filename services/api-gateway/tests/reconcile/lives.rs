@@ -88,6 +88,7 @@ async fn imported(cloud: &mut Cloud, name: &str, source: ImageSource, status: Im
         sha256: String::new(),
         visibility: Visibility::Private,
         labels: Labels::new(),
+        architecture: "x86_64".into(),
     };
     let id = cloud.services().images.import(cloud.caller(), new).await.unwrap().meta.id;
     becomes(cloud, id, status).await;

@@ -15,7 +15,7 @@ mod volume;
 pub(crate) use host::STATE;
 pub use host::{Agent, AgentRole, Host, HostCapacity, HostLimits, HostMode, Pool};
 pub use identity::{ApiKey, Caller, Event, NewEvent, OldSecret, Project, Role};
-pub use image::{Image, ImageFormat, ImageSource, ImageStatus, Visibility};
+pub use image::{ARCHITECTURES, Image, ImageFormat, ImageSource, ImageStatus, Visibility};
 pub use instance::{Desired, Disk, Instance, InstanceType, Nic, Placed, PlacedCandidate, RestartPolicy};
 pub use join::{Authority, HostCertificate, JoinToken};
 pub use meta::{Labels, Meta, Resource, Timestamp, Value};

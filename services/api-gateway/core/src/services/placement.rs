@@ -106,6 +106,8 @@ pub(super) struct Ask<'a> {
     pub vcpus: u32,
     pub memory_mib: u32,
     pub image: ImageId,
+    /// Whose machine code the image has.
+    pub architecture: &'a str,
     /// What the image's data take in a pool at once.
     pub pool_bytes: u64,
     pub placement: &'a Placement,
@@ -117,7 +119,7 @@ impl<'a> Ask<'a> {
     /// Of an instance of this type, from this image, with these data volumes.
     pub(super) fn new(
         kind: &'a InstanceType,
-        image: &Image,
+        image: &'a Image,
         data: &[Volume],
         placement: &'a Placement,
     ) -> Result<Self, CoreError> {
@@ -126,6 +128,7 @@ impl<'a> Ask<'a> {
             vcpus: kind.vcpus,
             memory_mib: kind.memory_mib,
             image: image.id(),
+            architecture: &image.architecture,
             pool_bytes: image.size_bytes,
             placement,
             pinned: pinned(data)?,
@@ -169,6 +172,9 @@ impl Asked<'_> {
         }
         if let Some(problem) = mismatch(&ask.placement.host_labels, host.labels) {
             return Some(problem);
+        }
+        if capacity.architecture != ask.architecture {
+            return Some(format!("it is {}, the image is for {}", capacity.architecture, ask.architecture));
         }
         let accelerator = ask.placement.accelerator.as_str();
         if !accelerator.is_empty() && accelerator != capacity.accelerator {
