@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use cloud_contracts::agent::PowerState;
 use cloud_testkit::{
     Effect, Method, RestClient, SimHost,
-    sim::Rule,
+    sim::{Rule, SimCapacity},
     wait::{PATIENCE, until_true},
 };
 use cloud_tests::{Setup, TestCloud, cloud::IMAGE};
@@ -37,7 +37,10 @@ const BUDGET: Duration = Duration::from_millis(25);
 /// Measures.
 #[allow(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
 pub async fn measure(table: &mut Table) -> anyhow::Result<()> {
-    let cloud = TestCloud::with(Setup { hosts: 4, ..Setup::default() }).await?;
+    let no_limits = ["instances", "vcpus", "memory_mib", "volume_gib", "vpcs"].map(|of| format!("{of}=none")).join(",");
+    let args = vec![format!("--quota={no_limits}")];
+    let capacity = SimCapacity { vcpus: 1024, memory_mib: 4 << 20, ..SimCapacity::default() };
+    let cloud = TestCloud::with(Setup { hosts: 4, args, capacity, ..Setup::default() }).await?;
     for host in &cloud.hosts {
         host.faults().inject(Rule::on(Method::EnsureInstance, Effect::Delay(START_TIME[0])));
         host.faults().inject(Rule::on(Method::EnsureInstance, Effect::DelayUpTo(START_TIME[1])));

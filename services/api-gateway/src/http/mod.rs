@@ -15,6 +15,7 @@
 
 mod admit;
 mod auth;
+mod certificates;
 mod console;
 mod limits;
 mod metrics;
