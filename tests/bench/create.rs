@@ -19,7 +19,7 @@ use serde_json::json;
 use tokio::{task::JoinSet, time::sleep};
 
 use crate::{
-    load::{histogram, micros},
+    load::{histogram, micros, no_quotas},
     table::Table,
 };
 
@@ -37,10 +37,8 @@ const BUDGET: Duration = Duration::from_millis(25);
 /// Measures.
 #[allow(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
 pub async fn measure(table: &mut Table) -> anyhow::Result<()> {
-    let no_limits = ["instances", "vcpus", "memory_mib", "volume_gib", "vpcs"].map(|of| format!("{of}=none")).join(",");
-    let args = vec![format!("--quota={no_limits}")];
     let capacity = SimCapacity { vcpus: 1024, memory_mib: 4 << 20, ..SimCapacity::default() };
-    let cloud = TestCloud::with(Setup { hosts: 4, args, capacity, ..Setup::default() }).await?;
+    let cloud = TestCloud::with(Setup { hosts: 4, args: vec![no_quotas()], capacity, ..Setup::default() }).await?;
     for host in &cloud.hosts {
         host.faults().inject(Rule::on(Method::EnsureInstance, Effect::Delay(START_TIME[0])));
         host.faults().inject(Rule::on(Method::EnsureInstance, Effect::DelayUpTo(START_TIME[1])));
