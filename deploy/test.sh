@@ -24,6 +24,8 @@ target=${CARGO_TARGET_DIR:-$root_dir/target}
 export CLOUD_BIN_DIR=$target/debug
 export CLOUD_TINY_IMAGE=$root_dir/.cache/tiny.qcow2
 export CARGO_TERM_COLOR=never
+# The end of a log says what failed, not where the test runner called it.
+export RUST_BACKTRACE=0
 
 finish() {
     local status=$?

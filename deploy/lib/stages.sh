@@ -54,6 +54,10 @@ stage() {
     echo "$ok passed, $bad failed"
     if ((bad > 0)); then
         grep -E '^ +(FAIL|TIMEOUT|SIGABRT|SIGSEGV) |^test .* FAILED$|^FAILED |^error' "$log" | sort -u | head -n 20 || true
+        # Why, as Rust's tests say it.
+        grep -E -A 3 '^ *(Error: |thread .* panicked at )' "$log" | cut -c -400 | head -n 60 || true
+        # An error's causes come after the logs in it.
+        grep -E -A 8 '^ *Caused by:' "$log" | cut -c -400 | head -n 60 || true
         echo "--- the end of $log"
         tail -n 30 "$log"
     fi
