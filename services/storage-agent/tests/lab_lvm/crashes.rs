@@ -134,3 +134,17 @@ async fn a_command_that_hangs_is_given_up_and_does_not_keep_other_pools() {
     pool.agent.ensure(&spec, false).await.unwrap();
     pool.agent.stop().await;
 }
+
+#[tokio::test]
+async fn a_device_that_a_killed_command_left_suspended_goes_on_with_the_next_start() {
+    let mut pool = Pool::start_with("64m", &[]).await;
+    let spec = blank(8);
+    let volume = pool.agent.ensure(&spec, true).await.unwrap();
+    writes(&volume, "0x55", "0 1M");
+    pool.agent.kill().await;
+    let mapped = format!("{}-vol--{}", name().replace('-', "--"), spec.id.replace('-', "--"));
+    run("dmsetup", &["suspend", "--noflush", &mapped]);
+    pool.agent.run().await;
+    assert!(reads(&volume, "0x55", "0 1M"));
+    pool.agent.ensure(&spec, false).await.unwrap();
+}

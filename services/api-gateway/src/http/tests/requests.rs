@@ -5,7 +5,7 @@ use cloud_contracts::v1::{self, volume_service_client::VolumeServiceClient};
 use cloud_core::{
     model::{
         Event, Host, HostCapacity, HostLimits, HostMode, Instance, JoinToken, Labels, Meta, Orphan, OrphanKind,
-        Timestamp,
+        Snapshot, SnapshotStatus, Timestamp, Volume,
     },
     ports::{Store, Tx},
 };
@@ -53,9 +53,13 @@ fn call(rpc: &str) -> Option<(Option<InstanceStatus>, Value)> {
         "StopInstance" => (Some(Running), json!({})),
         "RebootInstance" => (Some(Running), json!({})),
         "CreateVolume" => (None, json!({"name": "two", "size_gib": 1, "labels": {"b": "1", "a": "2"}})),
+        "CreateSnapshot" => (None, json!({"name": "two", "volume": "placed"})),
+        "ResizeVolume" => (None, json!({"size_gib": 2})),
         "ImportImage" => (None, json!({"name": "two", "url": "https://images.example/x.qcow2"})),
         "CreateVpc" | "CreateSubnet" => (None, json!({"name": "two", "cidr": "10.0.8.0/24"})),
-        "DeleteInstance" | "DeleteVolume" | "DeleteImage" | "DeleteVpc" | "DeleteSubnet" => (None, Value::Null),
+        "DeleteInstance" | "DeleteVolume" | "DeleteSnapshot" | "DeleteImage" | "DeleteVpc" | "DeleteSubnet" => {
+            (None, Value::Null)
+        }
         "CreateProject" => (None, json!({"name": "two"})),
         "CreateApiKey" => (None, json!({"name": "two", "role": "MEMBER"})),
         "RotateApiKey" | "AdoptOrphan" | "CreateJoinToken" | "RotateAuthority" => (None, json!({})),
@@ -72,6 +76,7 @@ async fn with_one_of_each() -> Cloud {
     cloud.launch("one").await;
     for (path, body) in [
         ("/volumes", json!({"name": "one", "size_gib": 1})),
+        ("/volumes", json!({"name": "placed", "size_gib": 1})),
         ("/images", json!({"name": "one", "url": "https://images.example/x.qcow2"})),
         ("/vpcs", json!({"name": "one"})),
         ("/vpcs/default/subnets", json!({"name": "one", "cidr": "10.0.9.0/24"})),
@@ -83,6 +88,21 @@ async fn with_one_of_each() -> Cloud {
     }
     let host = cloud.get("/hosts/h1").await.json["id"].as_str().unwrap().parse().unwrap();
     let nobody = ProjectId::from(Uuid::nil());
+    let volume = cloud.get("/volumes/placed").await.json["id"].as_str().unwrap().parse().unwrap();
+    let mut placed: Volume = cloud.store.get(volume).await.unwrap().unwrap();
+    (placed.host, placed.host_name) = (Some(host), "h1".into());
+    let snapshot = Snapshot {
+        meta: Meta::new(Uuid::new_v4(), placed.meta.project, &placed.meta.project_name, "one", Labels::new()),
+        volume: placed.id(),
+        volume_name: "placed".into(),
+        size: placed.size,
+        status: SnapshotStatus::Available,
+        status_reason: String::new(),
+        host,
+        host_name: "h1".into(),
+        pool: "default".into(),
+        data_missing: false,
+    };
     let orphan = Orphan {
         meta: Meta::new(Uuid::new_v4(), nobody, "", ORPHAN, Labels::new()),
         kind: OrphanKind::Volume,
@@ -111,6 +131,8 @@ async fn with_one_of_each() -> Cloud {
         limits: HostLimits::default(),
     };
     let mut tx = cloud.store.begin().await.unwrap();
+    tx.update(&mut placed).await.unwrap();
+    tx.insert(&snapshot).await.unwrap();
     tx.insert(&silent).await.unwrap();
     tx.insert(&orphan).await.unwrap();
     let token = JoinToken {

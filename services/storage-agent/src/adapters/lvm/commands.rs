@@ -90,8 +90,20 @@ fn refusal(error: &ExecError) -> Option<Refusal> {
     }
 }
 
+/// Quiet, so that one which outlives this agent is not ended half-way by writing to nobody.
 fn lvm(program: &str) -> Command {
-    Command::new(program).args(["--config", SETTINGS]).deadline(DEADLINE)
+    Command::new(program).args(["-qq", "--config", SETTINGS]).deadline(DEADLINE)
+}
+
+/// Every mapped device, and whether it stands still.
+pub(super) fn devices() -> Command {
+    Command::new("dmsetup")
+        .args(["info", "--columns", "--noheadings", "--separator", ":", "-o", "name,suspended"])
+        .deadline(DEADLINE)
+}
+
+pub(super) fn resume(device: &str) -> Command {
+    Command::new("dmsetup").args(["resume", "--", device]).deadline(DEADLINE)
 }
 
 fn bytes(size: u64) -> String {

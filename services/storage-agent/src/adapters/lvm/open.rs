@@ -187,6 +187,7 @@ impl LvmThin {
         }
         let lvm = Arc::new(Lvm::new(max_commands));
         let failed = |source| PoolError::Lvm { place: place.clone(), source };
+        resume(&lvm, &place).await.map_err(failed)?;
         let free = room(&lvm, &place).await?;
         let reports = Reports::default();
         let remembered = remembered(&memory)?;
@@ -258,6 +259,32 @@ impl LvmThin {
             }
         }
     }
+}
+
+/// Lets devices of this pool go on that a command which was killed left suspended: whoever has one open waits for ever, and so does every
+/// command that looks at it.
+async fn resume(lvm: &Lvm, place: &LvmPlace) -> Result<(), StorageError> {
+    let listed = lvm.run("list the mapped devices", &commands::devices()).await?;
+    for device in suspended(&listed.text(), place) {
+        tracing::warn!(device, "a device was left suspended by a command that was killed: it goes on");
+        lvm.run("resume a device", &commands::resume(&device)).await?;
+    }
+    Ok(())
+}
+
+/// Ours among the suspended devices. The device mapper writes `-` within a name twice (lvm(8)).
+pub(super) fn suspended(listed: &str, place: &LvmPlace) -> Vec<String> {
+    let mapped = |name: &str| name.replace('-', "--");
+    let group = mapped(&place.group);
+    let pool = mapped(&place.pool);
+    let is_ours = |name: &str| {
+        let Some(volume) = name.strip_prefix(&group).and_then(|rest| rest.strip_prefix('-')) else { return false };
+        let of_pool =
+            volume.strip_prefix(&pool).is_some_and(|rest| matches!(rest, "" | "-tpool" | "_tdata" | "_tmeta"));
+        of_pool || ["vol--", "snap--", "img--"].iter().any(|kind| volume.starts_with(kind))
+    };
+    let lines = listed.lines().filter_map(|line| line.trim().rsplit_once(':'));
+    lines.filter(|(name, state)| *state == "Suspended" && is_ours(name)).map(|(name, _)| name.to_owned()).collect()
 }
 
 /// Bytes of the group that nothing has, and the size of its extents.

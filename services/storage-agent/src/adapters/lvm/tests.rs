@@ -194,3 +194,14 @@ fn a_new_pool_leaves_room_for_what_is_extended() {
         assert!(data * (4 << 20) / (u64::from(chunk) << 10) * 64 <= metadata, "{gib}: metadata for every chunk");
     }
 }
+
+#[test]
+fn only_our_own_suspended_devices_are_resumed() {
+    let listed = "vg0-thin-tpool:Suspended\nvg0-vol--7:Suspended\nvg0-snap--9:Active\nvg0-home:Suspended\nvg0--x-vol--7:Suspended\nvg0-thin2:Suspended\n";
+    assert_eq!(open::suspended(listed, &place()), ["vg0-thin-tpool", "vg0-vol--7"]);
+    let other = "vg-a/my-pool".parse().unwrap();
+    assert_eq!(
+        open::suspended("vg--a-my--pool_tdata:Suspended\nvg--a-vol--1:Active", &other),
+        ["vg--a-my--pool_tdata"]
+    );
+}
