@@ -53,7 +53,7 @@ async fn the_pool_is_extended_while_the_group_has_room() {
             beat.capacity
                 .as_ref()
                 .and_then(|c| c.storage.as_ref())
-                .is_some_and(|s| s.pools[0].virtual_bytes == 128 * MIB)
+                .is_some_and(|s| s.pools[0].virtual_bytes == 128 * MIB && s.pools[0].data_permille > 0)
         })
         .await;
     let told = beat.capacity.unwrap().storage.unwrap().pools.remove(0);

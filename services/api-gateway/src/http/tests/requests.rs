@@ -5,7 +5,7 @@ use cloud_contracts::v1::{self, volume_service_client::VolumeServiceClient};
 use cloud_core::{
     model::{
         Event, Host, HostCapacity, HostLimits, HostMode, Instance, JoinToken, Labels, Meta, Orphan, OrphanKind,
-        Snapshot, SnapshotStatus, Timestamp, Volume,
+        Timestamp,
     },
     ports::{Store, Tx},
 };
@@ -88,21 +88,7 @@ async fn with_one_of_each() -> Cloud {
     }
     let host = cloud.get("/hosts/h1").await.json["id"].as_str().unwrap().parse().unwrap();
     let nobody = ProjectId::from(Uuid::nil());
-    let volume = cloud.get("/volumes/placed").await.json["id"].as_str().unwrap().parse().unwrap();
-    let mut placed: Volume = cloud.store.get(volume).await.unwrap().unwrap();
-    (placed.host, placed.host_name) = (Some(host), "h1".into());
-    let snapshot = Snapshot {
-        meta: Meta::new(Uuid::new_v4(), placed.meta.project, &placed.meta.project_name, "one", Labels::new()),
-        volume: placed.id(),
-        volume_name: "placed".into(),
-        size: placed.size,
-        status: SnapshotStatus::Available,
-        status_reason: String::new(),
-        host,
-        host_name: "h1".into(),
-        pool: "default".into(),
-        data_missing: false,
-    };
+    cloud.snapshot("placed", "one").await;
     let orphan = Orphan {
         meta: Meta::new(Uuid::new_v4(), nobody, "", ORPHAN, Labels::new()),
         kind: OrphanKind::Volume,
@@ -131,8 +117,6 @@ async fn with_one_of_each() -> Cloud {
         limits: HostLimits::default(),
     };
     let mut tx = cloud.store.begin().await.unwrap();
-    tx.update(&mut placed).await.unwrap();
-    tx.insert(&snapshot).await.unwrap();
     tx.insert(&silent).await.unwrap();
     tx.insert(&orphan).await.unwrap();
     let token = JoinToken {

@@ -59,7 +59,7 @@ impl LvmThin {
                     tracing::info!(pool = %place, extents = step.extents, metadata_bytes = step.metadata, "extended the thin pool");
                 }
                 Err(error) => {
-                    let why = chain(&error).to_string();
+                    let why = chain(&error);
                     if stuck.as_ref() != Some(&why) {
                         tracing::error!(pool = %place, error = why, "the thin pool is getting full and cannot be extended");
                         *stuck = Some(why);

@@ -115,7 +115,7 @@ pub enum PoolError {
         group: String,
         /// Why.
         #[source]
-        source: StorageError,
+        source: Box<StorageError>,
     },
     /// Something else has the pool's name.
     #[error("`{0}` is there and is no thin pool: name another one")]
@@ -162,7 +162,7 @@ pub enum PoolError {
         place: LvmPlace,
         /// Why.
         #[source]
-        source: StorageError,
+        source: Box<StorageError>,
     },
 }
 
@@ -186,7 +186,7 @@ impl LvmThin {
             files::remove(&incoming.join(file)).map_err(at(&incoming))?;
         }
         let lvm = Arc::new(Lvm::new(max_commands));
-        let failed = |source| PoolError::Lvm { place: place.clone(), source };
+        let failed = |error| PoolError::Lvm { place: place.clone(), source: Box::new(error) };
         resume(&lvm, &place).await.map_err(failed)?;
         let free = room(&lvm, &place).await?;
         let reports = Reports::default();
@@ -302,7 +302,7 @@ async fn room(lvm: &Lvm, place: &LvmPlace) -> Result<(u64, u64), PoolError> {
         vg_extent_size: String,
         vg_free_count: String,
     }
-    let failed = |source| PoolError::Group { group: place.group.clone(), source };
+    let failed = |error| PoolError::Group { group: place.group.clone(), source: Box::new(error) };
     let doing = "look at the volume group";
     let output = lvm.run(doing, &commands::group(place)).await.map_err(failed)?;
     let odd = |e: Box<dyn std::error::Error + Send + Sync>| failed(StorageError::backend(doing, e));
@@ -323,14 +323,20 @@ pub(super) fn shape(free_extents: u64, extent: u64) -> Option<(u64, u64, u32)> {
     let metadata = (free >> 7).clamp(8 << 20, 15 << 30).next_multiple_of(extent.max(1));
     // The rest of the group stays for what is extended.
     let data = (free - free / 5).saturating_sub(2 * metadata) / extent.max(1);
-    let chunk = if free > 8 << 40 { 256 } else { 64 };
+    // Every chunk of a full pool has its metadata twice over.
+    let mut chunk = 64;
+    while data.saturating_mul(extent) / (u64::from(chunk) << 10) * 128 > metadata {
+        chunk *= 2;
+    }
     Some((data, metadata, chunk))
 }
 
 async fn make(lvm: &Lvm, place: &LvmPlace, (free, extent): (u64, u64)) -> Result<(), PoolError> {
     let (extents, metadata, chunk) = shape(free, extent).ok_or_else(|| PoolError::NoRoom(place.group.clone()))?;
     let command = commands::create_pool(place, extents, metadata, chunk);
-    lvm.run("make the thin pool", &command).await.map_err(|source| PoolError::Lvm { place: place.clone(), source })?;
+    lvm.run("make the thin pool", &command)
+        .await
+        .map_err(|error| PoolError::Lvm { place: place.clone(), source: Box::new(error) })?;
     tracing::info!(pool = %place, extents, metadata_bytes = metadata, chunk_kib = chunk, "made a new thin pool");
     Ok(())
 }
