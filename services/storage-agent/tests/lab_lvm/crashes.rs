@@ -64,6 +64,8 @@ async fn whatever_a_crash_left_the_next_call_and_the_next_start_complete() {
         let made = pool.agent.ensure(&half, true).await.unwrap();
         assert_eq!(made.size_bytes, 16 * MIB);
         assert!(reads(&made, "0x33", "0 1M") && reads(&made, "0", "1M 15M"));
+        // The agent may have been started anew since the header was made.
+        let header = cloud_contracts::agent::ImageHeader { context: pool.agent.context(), ..header };
         let cached = pool.agent.put(header, &bytes).await.unwrap();
         let from_image = VolumeSpec { source: Some(Source::ImageId(cached.id.clone())), ..blank(8) };
         let volume = pool.agent.ensure(&from_image, true).await.unwrap();
