@@ -6,7 +6,8 @@
 # Random tests print their seeds; make chaos runs them for longer.
 #
 # Which tests need what is said by the name of their integration test target: host_* needs libvirtd and Open vSwitch,
-# e2e_* needs those, the daemons and the image `tiny`; all others need nothing but cargo, qemu-img and PostgreSQL.
+# e2e_* needs those, the daemons and the image `tiny`; lab_* needs what only a host of the lab has (thin volumes), and is run
+# there; all others need nothing but cargo, qemu-img and PostgreSQL.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=lib/common.sh
@@ -47,12 +48,12 @@ integration_targets() {
 
 unit_tests() {
     if command -v cargo-nextest > /dev/null; then
-        cargo nextest run --workspace --locked --no-fail-fast -E 'not binary(/^((host|e2e)_|fuzz$)/)'
+        cargo nextest run --workspace --locked --no-fail-fast -E 'not binary(/^((host|e2e|lab)_|fuzz$)/)'
     else
         local package name status=0
         cargo test --workspace --locked --no-fail-fast --lib --bins || status=$?
         while read -r package name; do
-            [[ $name != host_* && $name != e2e_* && $name != fuzz ]] || continue
+            [[ $name != host_* && $name != e2e_* && $name != lab_* && $name != fuzz ]] || continue
             cargo test --locked --no-fail-fast -p "$package" --test "$name" || status=$?
         done < <(integration_targets '')
         return "$status"

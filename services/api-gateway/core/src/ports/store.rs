@@ -41,6 +41,8 @@ pub enum WorkKind {
     Instance,
     /// Make a volume as intended.
     Volume,
+    /// Make a snapshot as intended.
+    Snapshot,
     /// Make an image as intended.
     Image,
     /// Tell every host of a VPC its state.
@@ -53,7 +55,8 @@ pub enum WorkKind {
 
 impl WorkKind {
     /// Every kind.
-    pub const ALL: [Self; 6] = [Self::Instance, Self::Volume, Self::Image, Self::Vpc, Self::Orphan, Self::Host];
+    pub const ALL: [Self; 7] =
+        [Self::Instance, Self::Volume, Self::Snapshot, Self::Image, Self::Vpc, Self::Orphan, Self::Host];
 
     /// The name in the database.
     #[must_use]
@@ -61,6 +64,7 @@ impl WorkKind {
         match self {
             Self::Instance => "instance",
             Self::Volume => "volume",
+            Self::Snapshot => "snapshot",
             Self::Image => "image",
             Self::Vpc => "vpc",
             Self::Orphan => "orphan",

@@ -21,6 +21,7 @@
 
 mod guests;
 mod orphans;
+mod snapshots;
 mod volumes;
 mod vpcs;
 
@@ -107,7 +108,12 @@ async fn of_role<S: Store>(context: &Context<S>, host: HostId, role: AgentRole, 
     let hurry = asked || first;
     let (compared, told) = match role {
         AgentRole::Compute => (guests::compare(context, host, hurry).await?, Vec::new()),
-        AgentRole::Storage => (volumes::compare(context, host, hurry).await?, Vec::new()),
+        AgentRole::Storage => {
+            let volumes = volumes::compare(context, host, hurry).await?;
+            let snapshots = snapshots::compare(context, host, hurry).await?;
+            let (found, differ) = (volumes.found + snapshots.found, volumes.differ + snapshots.differ);
+            (Compared { found, differ }, Vec::new())
+        }
         AgentRole::Network => vpcs::compare(context, host).await?,
     };
     inventories.taken(host, role, session, asked_at);
