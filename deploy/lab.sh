@@ -21,7 +21,7 @@ case ${1:-} in
         CLOUD_BIN_DIR=$target/debug
         CLOUD_TINY_IMAGE=$("$root_dir/images/tiny/build.sh")
         export CLOUD_BIN_DIR CLOUD_TINY_IMAGE
-        machine_tests lab_
+        lab_tests
         exit
         ;;
     up) "$here/install-deps.sh" --tests ;;

@@ -7,7 +7,7 @@
 #
 # Which tests need what is said by the name of their integration test target: host_* needs libvirtd and Open vSwitch,
 # e2e_* needs those, the daemons and the image `tiny`; lab_* needs the daemons, `tiny` and the lab's image, and no services of this machine;
-# all others need nothing but cargo, qemu-img and PostgreSQL.
+# lvm_* needs thin volumes and is run on a host of the lab, by lab_*; all others need nothing but cargo, qemu-img and PostgreSQL.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=lib/common.sh
@@ -25,6 +25,8 @@ target=${CARGO_TARGET_DIR:-$root_dir/target}
 export CLOUD_BIN_DIR=$target/debug
 export CLOUD_TINY_IMAGE=$root_dir/.cache/tiny.qcow2
 export CARGO_TERM_COLOR=never
+# The end of a log says what failed, not where the test runner called it.
+export RUST_BACKTRACE=0
 
 finish() {
     local status=$?
@@ -39,12 +41,12 @@ trap finish EXIT
 
 unit_tests() {
     if command -v cargo-nextest > /dev/null; then
-        cargo nextest run --workspace --locked --no-fail-fast -E 'not binary(/^((host|e2e|lab)_|fuzz$)/)'
+        cargo nextest run --workspace --locked --no-fail-fast -E 'not binary(/^((host|e2e|lab|lvm)_|fuzz$)/)'
     else
         local package name status=0
         cargo test --workspace --locked --no-fail-fast --lib --bins || status=$?
         while read -r package name; do
-            [[ $name != host_* && $name != e2e_* && $name != lab_* && $name != fuzz ]] || continue
+            [[ $name != host_* && $name != e2e_* && $name != lab_* && $name != lvm_* && $name != fuzz ]] || continue
             cargo test --locked --no-fail-fast -p "$package" --test "$name" || status=$?
         done < <(integration_targets '')
         return "$status"
@@ -76,7 +78,7 @@ stage rest "$root_dir/tests/fuzz/schemathesis.sh" || true
 stage docs cargo test --workspace --doc --locked --no-fail-fast || true
 stage image "$root_dir/images/tiny/build.sh" "$CLOUD_TINY_IMAGE" || true
 stage tiny "$root_dir/images/tiny/test.sh" "$CLOUD_TINY_IMAGE" || true
-if stage lab-image "$root_dir/tests/lab/image/build.sh"; then stage lab machine_tests lab_ || true; fi
+if stage lab-image "$root_dir/tests/lab/image/build.sh"; then stage lab lab_tests || true; fi
 if stage services "$here/services.sh" start test; then
     stage host machine_tests host_ || true
     stage e2e machine_tests e2e_ || true

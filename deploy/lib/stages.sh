@@ -54,6 +54,10 @@ stage() {
     echo "$ok passed, $bad failed"
     if ((bad > 0)); then
         grep -E '^ +(FAIL|TIMEOUT|SIGABRT|SIGSEGV) |^test .* FAILED$|^FAILED |^error' "$log" | sort -u | head -n 20 || true
+        # Why, as Rust's tests say it.
+        grep -E -A 3 '^ *(Error: |thread .* panicked at )' "$log" | cut -c -400 | head -n 60 || true
+        # An error's causes come after the logs in it.
+        grep -E -A 8 '^ *Caused by:' "$log" | cut -c -400 | head -n 60 || true
         echo "--- the end of $log"
         tail -n 30 "$log"
     fi
@@ -73,6 +77,25 @@ integration_targets() {
     cargo metadata --format-version 1 --no-deps --locked |
         jq -r --arg prefixes "$*" '.packages[] | .name as $package | .targets[] | select(.kind == ["test"]) | .name as $name
             | select(any($prefixes | split(" ")[]; . as $prefix | $name | startswith($prefix))) | "\($package) \($name)"'
+}
+
+# lvm_tests FILE: the program of the storage-agent's tests on thin volumes, to be run on a host of the lab.
+lvm_tests() {
+    local program
+    program=$(cargo test --workspace --locked --no-run --test lvm_volumes --message-format json 2> /dev/null |
+        jq -r 'select(.executable != null and .target.name == "lvm_volumes") | .executable')
+    [[ -n $program ]] || {
+        echo "error: the tests lvm_volumes cannot be built"
+        return 1
+    }
+    strip -o "$1" "$program"
+}
+
+# lab_tests: on hosts of the lab.
+lab_tests() {
+    export CLOUD_LVM_TESTS=$run_dir/lvm-tests
+    mkdir -p "$run_dir"
+    lvm_tests "$CLOUD_LVM_TESTS" && machine_tests lab_
 }
 
 # machine_tests PREFIX: one after the other, as root, since they share the hypervisor and the switch.

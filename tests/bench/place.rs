@@ -148,6 +148,7 @@ async fn image(store: &SqlStore, caller: &Caller) -> anyhow::Result<()> {
         sha256: "00".repeat(32),
         size_bytes: 1,
         virtual_size_bytes: 1 << 20,
+        architecture: "x86_64".into(),
     };
     let mut tx = store.begin().await?;
     tx.insert(&image).await?;

@@ -4,6 +4,7 @@
 mod agents;
 mod ca;
 mod gateways;
+mod public;
 mod renewal;
 mod revocation;
 mod support;

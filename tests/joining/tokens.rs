@@ -1,7 +1,12 @@
 //! Tokens: each lets in whom it shall, as often as it shall, and says why not otherwise.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, time::Duration};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
+use anyhow::Context as _;
 use cloud_testkit::{until, wait::PATIENCE};
 use serde_json::json;
 
@@ -20,6 +25,21 @@ async fn one_command_lets_a_host_join_and_the_token_is_used_up() -> anyhow::Resu
         let identity = files.load()?.identity.to_string();
         assert!(identity.ends_with(&format!("/host/{}/{role}-agent", h1.host_id())), "{identity}");
     }
+    let more = cloud.one().await?;
+    let metrics = cloud.rest.get("/metrics").await?.text();
+    for role in ["compute", "storage", "network"] {
+        let name = format!("host_certificate_expiry_timestamp_seconds{{host=\"h1\",role=\"{role}\"");
+        let line = metrics.lines().find(|line| line.starts_with(&name));
+        let end = line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+        let days =
+            (end.context(metrics.clone())? - SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64()) / 86400.0;
+        assert!((29.0..31.0).contains(&days), "{role}: {days}");
+    }
+    assert!(metrics.contains("authority_expiry_timestamp_seconds{authority=\"ca-1\""), "{metrics}");
+    assert!(metrics.contains("\njoin_tokens{service=\"api-gateway\"} 1\n"), "the used one does not count: {metrics}");
+    let h3 = Machine::new(&cloud, "h3");
+    assert!(h3.join(&more, &[]).await?.ok);
+    assert!(cloud.rest.get("/metrics").await?.text().contains("\njoin_tokens{service=\"api-gateway\"} 0\n"));
     let _agent = h1.storage_agent()?;
     cloud.answers("h1", "storage").await?;
     // The gateway reaches the agent too: over TLS, as the agent of that host.

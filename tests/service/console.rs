@@ -23,6 +23,13 @@ async fn the_log_is_what_the_guest_wrote() -> anyhow::Result<()> {
     assert_eq!(log["log"], "web-01 starts\n");
     let end = cloud.rest.get("/instances/web-01/console-log?max_bytes=7").await?.expect(200)?;
     assert_eq!(end["log"], "starts\n");
+
+    let id = text(&cloud.delete("web-01").await?, "id");
+    let path = format!("/instances/{id}/console-log");
+    refused(&cloud.rest.get(&path).await?, 400, "FAILED_PRECONDITION");
+    // Also when nobody could be asked for it any more.
+    cloud.rest.delete("/hosts/h1").await?.expect(200)?;
+    refused(&cloud.rest.get(&path).await?, 400, "FAILED_PRECONDITION");
     Ok(())
 }
 

@@ -71,6 +71,16 @@ async fn instances_go_where_they_may() -> anyhow::Result<()> {
     refused_field(&launch("x", json!({"accelerator": "magic"})).await?, "placement.accelerator");
     refused_field(&launch("x", json!({"anti_affinity_required": true})).await?, "placement.anti_affinity_required");
 
+    let path = "/images:upload?name=arm&format=RAW&architecture=aarch64";
+    let image = cloud.rest.send(Http::POST, path, Some("application/octet-stream"), vec![7; 1 << 20]).await?;
+    assert_eq!(image.expect(201)?["architecture"], "aarch64");
+    let nowhere = cloud.rest.post("/instances", &json!({"name": "arm", "image": "arm"})).await?;
+    refused(&nowhere, 429, "RESOURCE_EXHAUSTED");
+    assert!(nowhere.at("/error/message").contains("h3: it is x86_64, the image is for aarch64"), "{}", nowhere.text());
+    let path = path.replace("aarch64", "abacus");
+    let wrong = cloud.rest.send(Http::POST, &path, Some("application/octet-stream"), vec![7; 1 << 20]).await?;
+    refused_field(&wrong, "architecture");
+
     let apart = json!({"anti_affinity_group": "db", "anti_affinity_required": true});
     let mut hosts = Vec::new();
     for number in 0..3 {

@@ -96,14 +96,14 @@ async fn a_browser_speaks_grpc_web() -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_built_says_so() -> anyhow::Result<()> {
     use cloud_contracts::v1::{
-        ListSnapshotsRequest, PauseInstanceRequest, instance_service_client::InstanceServiceClient,
-        snapshot_service_client::SnapshotServiceClient,
+        ListSshKeysRequest, PauseInstanceRequest, instance_service_client::InstanceServiceClient,
+        ssh_key_service_client::SshKeyServiceClient,
     };
     let cloud = TestCloud::start().await?;
     let grpc = cloud.gateway.grpc()?;
     let pause = InstanceServiceClient::new(grpc.service()).pause_instance(PauseInstanceRequest::default()).await;
     assert_eq!(pause.unwrap_err().code(), tonic::Code::Unimplemented);
-    let list = SnapshotServiceClient::new(grpc.service()).list_snapshots(ListSnapshotsRequest::default()).await;
+    let list = SshKeyServiceClient::new(grpc.service()).list_ssh_keys(ListSshKeysRequest::default()).await;
     assert_eq!(list.unwrap_err().code(), tonic::Code::Unimplemented);
     Ok(())
 }

@@ -58,7 +58,7 @@ fn watch_instances(rest: RestClient) -> (watch::Receiver<Seen>, JoinHandle<()>) 
     (told, task)
 }
 
-/// Watches events by gRPC for ever: every revision that was told, and how often.
+/// Watches events by gRPC for ever: every revision that was told, and how often. The receiver changes first when the watch has begun.
 fn watch_events(grpc: GrpcClient) -> (watch::Receiver<BTreeMap<u64, u32>>, JoinHandle<()>) {
     let (tell, told) = watch::channel(BTreeMap::new());
     let task = tokio::spawn(async move {
@@ -73,9 +73,11 @@ fn watch_events(grpc: GrpcClient) -> (watch::Receiver<BTreeMap<u64, u32>>, JoinH
             let mut stream = stream.into_inner();
             while let Ok(Some(message)) = stream.message().await {
                 token = message.resume_token;
-                if let Some(event) = message.event {
-                    tell.send_modify(|seen| *seen.entry(event.revision).or_default() += 1);
-                }
+                tell.send_modify(|seen| {
+                    if let Some(event) = message.event {
+                        *seen.entry(event.revision).or_default() += 1;
+                    }
+                });
             }
         }
     });
@@ -99,9 +101,11 @@ async fn all_events(rest: &RestClient) -> anyhow::Result<Vec<u64>> {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_resumes_misses_nothing_while_the_gateway_is_killed() -> anyhow::Result<()> {
     let mut cloud = TestCloud::start().await?;
-    let first = all_events(&cloud.rest).await?.into_iter().max().unwrap_or(0);
     let (instances, instances_task) = watch_instances(cloud.rest.clone());
-    let (events, events_task) = watch_events(cloud.gateway.grpc()?);
+    let (mut events, events_task) = watch_events(cloud.gateway.grpc()?);
+    events.changed().await?;
+    // What is later than this is later than the beginning of the watch, too.
+    let first = all_events(&cloud.rest).await?.into_iter().max().unwrap_or(0);
     cloud.running("first").await?;
     let mut told = instances.clone();
     told.wait_for(|seen| !seen.is_empty()).await?;

@@ -21,7 +21,7 @@ pub use crate::instances::{BOOT, IMAGE, PATIENCE};
 /// The integration bridge of these clouds.
 const BRIDGE: &str = "br-e2e";
 /// How MAC addresses of guests begin.
-const GUEST_MACS: &str = "52:54:00";
+const GUEST_MACS: &str = "52:54:";
 const LIBVIRT: [&str; 3] = ["-q", "-c", "qemu:///system"];
 
 /// A cloud of four daemons. Dropping it removes its guests, its bridge and its state.

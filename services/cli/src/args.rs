@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 pub use common::{Format, Labels, ListArgs, NameArg, Names, OutputArgs, ShowDeleted, WaitArgs, WatchArgs, duration};
 
-use crate::verbs::{admin, api_key, event, host, image, instance, login, project, quota, subnet, volume, vpc};
+use crate::verbs::{
+    admin, api_key, event, host, image, instance, login, project, quota, snapshot, subnet, volume, vpc,
+};
 
 /// Exit codes, shown under every `--help` of the top level.
 const EXIT_CODES: &str = "\
@@ -65,6 +67,9 @@ pub enum Command {
     /// Disks that outlive instances
     #[command(subcommand, visible_alias = "volumes")]
     Volume(volume::Command),
+    /// What volumes were at one moment
+    #[command(subcommand, visible_alias = "snapshots")]
+    Snapshot(snapshot::Command),
     /// Disks to launch instances from
     #[command(subcommand, visible_alias = "images")]
     Image(image::Command),

@@ -16,8 +16,8 @@ use cloud_contracts::v1::{
     image_service_client::ImageServiceClient, instance_service_client::InstanceServiceClient,
     instance_type_service_client::InstanceTypeServiceClient, port_service_client::PortServiceClient,
     project_service_client::ProjectServiceClient, quota_service_client::QuotaServiceClient,
-    subnet_service_client::SubnetServiceClient, volume_service_client::VolumeServiceClient,
-    vpc_service_client::VpcServiceClient,
+    snapshot_service_client::SnapshotServiceClient, subnet_service_client::SubnetServiceClient,
+    volume_service_client::VolumeServiceClient, vpc_service_client::VpcServiceClient,
 };
 use tonic::{Request, service::interceptor::InterceptedService, transport::Channel};
 
@@ -74,6 +74,7 @@ impl Cloud {
         instances: InstanceServiceClient,
         types: InstanceTypeServiceClient,
         volumes: VolumeServiceClient,
+        snapshots: SnapshotServiceClient,
         images: ImageServiceClient,
         vpcs: VpcServiceClient,
         subnets: SubnetServiceClient,

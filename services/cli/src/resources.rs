@@ -13,6 +13,7 @@ mod orphan;
 mod port;
 mod project;
 mod quota;
+mod snapshot;
 pub mod subnet;
 mod volume;
 mod vpc;

@@ -14,6 +14,7 @@ pub mod project;
 pub mod quota;
 mod rm;
 mod show;
+pub mod snapshot;
 pub mod subnet;
 mod version;
 pub mod volume;
@@ -35,6 +36,7 @@ pub async fn run(cli: Cli) -> Result<(), Error> {
     match cli.command {
         Command::Instance(command) => instance::run(connection, command).await,
         Command::Volume(command) => volume::run(connection, command).await,
+        Command::Snapshot(command) => snapshot::run(connection, command).await,
         Command::Image(command) => image::run(connection, command).await,
         Command::Vpc(command) => vpc::run(connection, command).await,
         Command::Subnet(command) => subnet::run(connection, command).await,

@@ -17,8 +17,9 @@ use tonic::service::Routes;
 pub use config::Config;
 
 use crate::{
-    adapters::directory::Directory,
-    core::Storage,
+    adapters::{directory::Directory, lvm::LvmThin},
+    config::PoolOptions,
+    core::{Pools, Storage, backend::StorageBackend},
     handlers::{PoolCapacity, StorageHandler},
 };
 
@@ -39,9 +40,17 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 /// # Errors
 /// As [`run`].
 pub async fn serve(agent: AgentRuntime, config: &Config) -> anyhow::Result<()> {
-    let options = config.pool()?;
-    let directory = tokio::task::spawn_blocking(move || Directory::open(options)).await??;
-    let storage = Storage::new(Arc::new(directory), agent.fence.clone(), config.rules());
+    let mut pools = Vec::new();
+    for options in config.pools()? {
+        let backend: Arc<dyn StorageBackend> = match options {
+            PoolOptions::Directory(options) => {
+                Arc::new(tokio::task::spawn_blocking(move || Directory::open(options)).await??)
+            }
+            PoolOptions::Lvm(options) => Arc::new(LvmThin::open(options).await?),
+        };
+        pools.push(Storage::new(backend, agent.fence.clone(), config.rules()));
+    }
+    let storage = Pools::new(pools);
     let capacity = Arc::new(PoolCapacity::new(storage.clone(), agent.metrics.registry())?);
     let service = StorageServiceServer::new(StorageHandler::new(storage.clone(), agent.cloud.clone()));
     serve_agent(agent, Routes::new(service), capacity).await?;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use cloud_testkit::{GatewayConfig, GatewayProcess, PostgresServer, SimHost, SimHostConfig, wait::until};
 
-use crate::table::Table;
+use crate::{load::no_quotas, table::Table};
 use load::Load;
 use process::Usage;
 
@@ -67,9 +67,7 @@ async fn on(table: &mut Table, args: &Args, database: &str, rate: u32) -> anyhow
     let postgres = if database == "postgres" { Some(PostgresServer::durable()?) } else { None };
     let url = postgres.as_ref().map(PostgresServer::url);
     let store = url.clone().unwrap_or_else(|| format!("sqlite:{}", dir.path().join("cloud.db").display()));
-    let no_limits = ["instances", "vcpus", "memory_mib", "volume_gib", "vpcs"].map(|of| format!("{of}=none")).join(",");
-    let args_of_gateway = vec![format!("--quota={no_limits}")];
-    let config = GatewayConfig { database: url, args: args_of_gateway, ..GatewayConfig::default() };
+    let config = GatewayConfig { database: url, args: vec![no_quotas()], ..GatewayConfig::default() };
     let mut gateway = GatewayProcess::start(dir.path(), config).await?;
     let hosts = start_hosts(args.hosts, dir.path(), &gateway).await?;
     stop(&mut gateway).await?;

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use anyhow::Context as _;
 use cloud_api_gateway::adapters::sql::SqlStore;
-use cloud_contracts::agent::{self, PortSlice, PowerState, StateReason, SubnetSlice};
+use cloud_contracts::agent::{self, PortSlice, PowerState, StateReason, SubnetSlice, volume_spec::Source};
 use cloud_core::{
     model::{
         Amounts, Desired, Disk, Image, Instance, Labels, Limited, Meta, Nic, Port, Project, RestartPolicy, Subnet,
@@ -87,7 +87,8 @@ impl Filler<'_> {
             tx.insert(&instance).await?;
             tx.insert(&volume).await?;
             tx.insert(&port).await?;
-            anyhow::ensure!(tx.claim_capacity(instance.host, VCPUS, MEMORY_MIB).await?, "host {} is full", host.name());
+            let claimed = tx.claim_capacity(instance.host, VCPUS, MEMORY_MIB).await?;
+            anyhow::ensure!(claimed.is_some(), "host {} is full", host.name());
             made.push((host, instance, volume, port));
         }
         tx.commit().await?;
@@ -129,6 +130,8 @@ impl Filler<'_> {
             image: Some(self.image.id()),
             image_name: self.image.meta.name.clone(),
             data_missing: false,
+            copied: None,
+            growing_to: None,
         };
         let port = Port {
             meta: self.meta(*port_id.as_uuid(), &port_id.to_string()),
@@ -259,11 +262,14 @@ impl Filler<'_> {
             reboots: 0,
             shutting_down: false,
             console: Vec::new(),
+            grown: std::collections::BTreeMap::new(),
         };
         is.domains.insert(id, domain);
         let disk = SimVolume {
             owner: self.owner(volume.meta.id.to_string(), String::new()),
             size_bytes: volume.size.bytes(),
+            created_size_bytes: volume.size.bytes(),
+            source: volume.image.map(|i| Source::ImageId(i.to_string())),
             image_id: volume.image.map(|i| i.to_string()),
             pool: "default".into(),
             path,

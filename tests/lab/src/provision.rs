@@ -15,6 +15,9 @@ pvcreate -qqy /dev/mapper/labdisk
 vgcreate -qqy vg0 /dev/mapper/labdisk
 lvcreate -qqy --type thin-pool -l 90%FREE -c 64k --poolmetadatasize 64M -Zy -n thin vg0";
 
+/// Where the host keeps volumes: in that thin pool.
+const POOL: &str = "--storage=pool=default=lvm:vg0/thin";
+
 /// Installs our packages, and sees that the agents wait.
 pub async fn install(host: &Host, courier: &Courier, packages: &[String]) -> anyhow::Result<()> {
     host.sh("mkdir -p /root/packages").await?;
@@ -41,7 +44,7 @@ pub async fn join(host: &Host, rest: &RestClient, bound: Option<&str>, more: &[S
     anyhow::ensure!(made.status.is_success(), "{}", made.text());
     let more = more.iter().map(|word| format!(" '{word}'")).collect::<String>();
     let (address, tunnel) = (host.address(), host.site().underlay_of(host.number()));
-    let command = format!("cloud-agent-join - --start systemd --address {address} --tunnel-address {tunnel}{more}");
+    let command = format!("cloud-agent-join - --start systemd --address {address} --tunnel-address {tunnel} {POOL}{more}");
     host.sh_with(&command, Some(&made.at("/token"))).await?;
     Ok(())
 }

@@ -80,7 +80,7 @@ impl Kind {
     /// this database knows that it was deleted.
     #[must_use]
     pub const fn leaves_tombstone(self) -> bool {
-        matches!(self, Self::Instance | Self::Volume | Self::Vpc)
+        matches!(self, Self::Instance | Self::Volume | Self::Snapshot | Self::Vpc)
     }
 }
 

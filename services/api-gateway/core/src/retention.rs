@@ -21,8 +21,8 @@ use crate::{
     CoreError,
     filter::{Field, FieldKind, Filter, Op, Term},
     model::{
-        ApiKey, Host, Image, Instance, InstanceType, JoinToken, Orphan, Port, Project, Resource, Subnet, Timestamp,
-        Volume, Vpc,
+        ApiKey, Host, Image, Instance, InstanceType, JoinToken, Orphan, Port, Project, Resource, Snapshot, Subnet,
+        Timestamp, Volume, Vpc,
     },
     ports::{Query, Store, StoreError, Tx},
     services::{Settings, is_of_the_file},
@@ -77,6 +77,7 @@ impl<S: Store> Retention<S> {
     pub async fn sweep(&self) -> Result<(), CoreError> {
         self.rows::<Port>().await?;
         self.rows::<Volume>().await?;
+        self.rows::<Snapshot>().await?;
         self.rows::<Instance>().await?;
         self.rows::<Subnet>().await?;
         self.rows::<Vpc>().await?;
@@ -169,6 +170,12 @@ impl Retained for Volume {
     }
 }
 
+impl Retained for Snapshot {
+    async fn may_go<S: Store>(&self, _: &S, _: &mut S::Tx) -> Result<bool, StoreError> {
+        Ok(true)
+    }
+}
+
 impl Retained for Instance {
     async fn may_go<S: Store>(&self, _: &S, tx: &mut S::Tx) -> Result<bool, StoreError> {
         let id = self.id();
@@ -240,6 +247,7 @@ impl Retained for Project {
         let all = Query { project: Some(self.meta.id.into()), deleted: true, limit: Some(1), ..Query::default() };
         Ok(tx.list::<Instance>(&all).await?.is_empty()
             && tx.list::<Volume>(&all).await?.is_empty()
+            && tx.list::<Snapshot>(&all).await?.is_empty()
             && tx.list::<Port>(&all).await?.is_empty()
             && tx.list::<Image>(&all).await?.is_empty()
             && tx.list::<Vpc>(&all).await?.is_empty()

@@ -90,6 +90,7 @@ impl<S: Store> Images<S> {
             name: header.name,
             sha256: header.sha256,
             labels: header.labels,
+            architecture: header.architecture,
         };
         self.services.images.check_upload(&caller, &new).await.map_err(error::status)?;
         let id = ImageId::random();
@@ -197,6 +198,7 @@ fn import(request: v1::ImportImageRequest) -> Result<NewImage, CoreError> {
         name: request.name,
         sha256: request.sha256,
         labels: request.labels,
+        architecture: request.architecture,
     })
 }
 
@@ -253,6 +255,7 @@ fn wire(row: Image) -> v1::Image {
         size_bytes: signed(row.size_bytes),
         virtual_size_bytes: signed(row.virtual_size_bytes),
         sha256: row.sha256,
+        architecture: row.architecture,
         source: match row.source {
             ImageSource::Url(url) => url,
             ImageSource::File(file) => file,

@@ -152,7 +152,7 @@ impl<S: Store> InstanceService for Instances<S> {
         request: Request<v1::GetConsoleLogRequest>,
     ) -> Result<Response<v1::GetConsoleLogResponse>, Status> {
         let (caller, request) = (caller(&request)?, request.into_inner());
-        let row = self.services.instances.get(&caller, &request.id).await.map_err(error::status)?;
+        let row = self.services.console.logged(&caller, &request.id).await.map_err(error::status)?;
         let log = self.consoles.log(row.host, row.id(), request.max_bytes).await.map_err(error::backend)?;
         let log = String::from_utf8_lossy(&log).into_owned();
         Ok(Response::new(v1::GetConsoleLogResponse { log }))

@@ -2,10 +2,11 @@
 
 use cloud_contracts::v1::{self, volume_service_server::VolumeService};
 use cloud_core::{
-    model::{Volume, VolumeStatus},
+    model::{Copied, Volume, VolumeStatus},
     ports::Store,
     services::{NewVolume, Services},
 };
+use cloud_domain::Gib;
 use tonic::{Request, Response, Status, codegen::BoxStream};
 
 use super::{
@@ -21,7 +22,14 @@ pub struct Volumes<S>(pub Services<S>);
 impl<S: Store> VolumeService for Volumes<S> {
     async fn create_volume(&self, request: Request<v1::CreateVolumeRequest>) -> Result<Response<v1::Volume>, Status> {
         let (caller, request) = (caller(&request)?, request.into_inner());
-        let new = NewVolume { name: request.name, size_gib: request.size_gib, labels: request.labels };
+        let new = NewVolume {
+            name: request.name,
+            size_gib: request.size_gib,
+            image: request.image,
+            snapshot: request.snapshot,
+            volume: request.volume,
+            labels: request.labels,
+        };
         let made = self.0.volumes.create(&caller, new).await;
         made.map(|row| Response::new(wire(row))).map_err(error::status)
     }
@@ -52,6 +60,12 @@ impl<S: Store> VolumeService for Volumes<S> {
         Ok(answer!(watch, WatchVolumesResponse, volume, wire))
     }
 
+    async fn resize_volume(&self, request: Request<v1::ResizeVolumeRequest>) -> Result<Response<v1::Volume>, Status> {
+        let (caller, request) = (caller(&request)?, request.into_inner());
+        let resized = self.0.volumes.resize(&caller, &request.id, &request.etag, request.size_gib).await;
+        resized.map(|row| Response::new(wire(row))).map_err(error::status)
+    }
+
     async fn delete_volume(&self, request: Request<v1::DeleteVolumeRequest>) -> Result<Response<v1::Volume>, Status> {
         let (caller, request) = (caller(&request)?, request.into_inner());
         let deleted = self.0.volumes.delete(&caller, &request.id, &request.etag).await;
@@ -71,6 +85,11 @@ fn status(status: VolumeStatus) -> v1::volume::Status {
 }
 
 fn wire(row: Volume) -> v1::Volume {
+    let (snapshot, source_volume) = match row.copied {
+        Some(Copied::Snapshot { name, .. }) => (name, String::new()),
+        Some(Copied::Volume { name, .. }) => (String::new(), name),
+        None => Default::default(),
+    };
     v1::Volume {
         id: row.meta.id.to_string(),
         etag: row.meta.etag(),
@@ -84,7 +103,9 @@ fn wire(row: Volume) -> v1::Volume {
         instance: row.instance_name,
         root: row.root,
         image: row.image_name,
-        snapshot: String::new(),
+        snapshot,
+        source_volume,
+        growing_to_gib: row.growing_to.map_or(0, Gib::get),
         labels: row.meta.labels,
         created_at: time(row.meta.created_at),
         updated_at: time(row.meta.updated_at),

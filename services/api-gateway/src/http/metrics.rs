@@ -27,7 +27,7 @@ use http::header;
 use prometheus::{GaugeVec, IntCounter, IntGauge, IntGaugeVec, Opts, Registry};
 use tonic::Status;
 
-use super::{auth, rest_response, truth::Truth};
+use super::{auth, certificates::Certificates, rest_response, truth::Truth};
 use crate::handlers;
 
 /// The gauges that are set at a scrape.
@@ -43,6 +43,7 @@ pub struct Gauges {
     watches: IntGaugeVec,
     too_slow: IntCounter,
     truth: Truth,
+    certificates: Certificates,
 }
 
 #[derive(Clone)]
@@ -93,6 +94,7 @@ impl Gauges {
             watches: IntGaugeVec::new(Opts::new("watches", "Watches that are open, by what they watch."), &["kind"])?,
             too_slow: IntCounter::new("watches_too_slow_total", "Watches that ended because changes came too fast.")?,
             truth: Truth::register(registry)?,
+            certificates: Certificates::register(registry)?,
         };
         registry.register(Box::new(this.work_due.clone()))?;
         registry.register(Box::new(this.work_age.clone()))?;
@@ -163,6 +165,7 @@ impl<S: Store> Scrape<S> {
         for host in &hosts {
             self.host(host).await?;
         }
+        gauges.certificates.collect(&self.store, &hosts).await?;
         gauges.truth.collect(&self.store, &self.registry, &hosts).await
     }
 

@@ -15,6 +15,7 @@
 
 mod admit;
 mod auth;
+mod certificates;
 mod console;
 mod limits;
 mod metrics;
@@ -40,7 +41,7 @@ use crate::{
     adapters::images::DirectoryImages,
     handlers::{
         Admin, ApiKeys, Backups, Consoles, Events, Hosts, Images, InstanceTypes, Instances, Ports, Projects, Quotas,
-        RequestLog, Subnets, Unbuilt, Volumes, Vpcs,
+        RequestLog, Snapshots, Subnets, Unbuilt, Volumes, Vpcs,
     },
 };
 
@@ -166,7 +167,7 @@ impl<S: Store> PublicApi<S> {
             admin_service_server, AdminServiceServer, admin_service,
                 Admin::new(Arc::clone(&self.backups), self.restart.clone());
             security_group_service_server, SecurityGroupServiceServer, security_group_service, Unbuilt;
-            snapshot_service_server, SnapshotServiceServer, snapshot_service, Unbuilt;
+            snapshot_service_server, SnapshotServiceServer, snapshot_service, Snapshots(services.clone());
             ssh_key_service_server, SshKeyServiceServer, ssh_key_service, Unbuilt;
         }
         (grpc.into_axum_router().reset_fallback(), rest)

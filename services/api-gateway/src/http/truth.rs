@@ -23,7 +23,7 @@ impl Truth {
             inventoried: prometheus::GaugeVec::new(
                 Opts::new(
                     "host_inventory_timestamp_seconds",
-                    "When what a host has was last compared with what it shall have; absent: not since this gateway was started.",
+                    "As of when what a host has was last compared with what it shall have; absent: not since this gateway was started.",
                 ),
                 &["host"],
             )?,

@@ -63,6 +63,7 @@ fn header(query: BTreeMap<String, String>) -> Result<v1::UploadImageHeader, Serv
         match key.as_str() {
             "name" => header.name = value,
             "sha256" => header.sha256 = value,
+            "architecture" => header.architecture = value,
             "request_id" => header.request_id = value,
             "format" => {
                 let format = v1::image::Format::from_str_name(&value.to_ascii_uppercase());
@@ -80,7 +81,7 @@ fn header(query: BTreeMap<String, String>) -> Result<v1::UploadImageHeader, Serv
                     header.labels.insert(label.to_owned(), value);
                 }
                 None => {
-                    let known = "known are name, format, sha256, visibility, request_id and labels.<key>";
+                    let known = "known are name, format, sha256, visibility, architecture, request_id and labels.<key>";
                     return Err(ServiceError::invalid(key, format!("is no parameter of this; {known}")));
                 }
             },
@@ -106,6 +107,8 @@ pub(super) fn describe(document: &mut Value) {
                 "What the bytes must be; left out: found out."),
             parameter("sha256", false, json!({"type": "string", "maxLength": 64, "pattern": "^([0-9a-fA-F]{64})?$"}),
                 "What their SHA-256 must be, in hex."),
+            parameter("architecture", false, json!({"type": "string", "maxLength": 16}),
+                "`x86_64` or `aarch64`; left out: the gateway's own."),
             parameter("visibility", false,
                 json!({"type": "string", "enum": ["VISIBILITY_UNSPECIFIED", "PRIVATE", "PUBLIC"]}), "Who sees it."),
             parameter("request_id", false, json!({"type": "string", "maxLength": 64, "pattern": "^[ -~]*$"}),

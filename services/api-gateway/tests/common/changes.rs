@@ -87,6 +87,8 @@ fn volume(c: &Cloud, name: &str) -> Volume {
         image: None,
         image_name: String::new(),
         data_missing: false,
+        copied: None,
+        growing_to: None,
     }
 }
 

@@ -48,6 +48,8 @@ fn row(i: usize) -> Volume {
         image: None,
         image_name: text(i),
         data_missing: false,
+        copied: None,
+        growing_to: None,
     }
 }
 

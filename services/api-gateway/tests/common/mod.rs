@@ -79,6 +79,7 @@ pub async fn cloud(store: SqlStore) -> Cloud {
         let capacity = HostCapacity {
             vcpus: 4,
             memory_mib: 512 + 20 * 128,
+            architecture: "x86_64".into(),
             pools: vec![Pool {
                 name: "default".into(),
                 backend: "directory".into(),
@@ -99,6 +100,7 @@ pub async fn cloud(store: SqlStore) -> Cloud {
         sha256: "00".repeat(32),
         size_bytes: 1,
         virtual_size_bytes: 1 << 20,
+        architecture: "x86_64".into(),
     };
     let mut tx = store.begin().await.unwrap();
     tx.insert(&image).await.unwrap();

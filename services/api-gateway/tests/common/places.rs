@@ -28,6 +28,7 @@ async fn register(services: &Services<SqlStore>, name: &str, host: HostId, room:
             capacity: HostCapacity {
                 vcpus: 64,
                 memory_mib: 512 + room * 128,
+                architecture: "x86_64".into(),
                 pools: vec![pool],
                 ..HostCapacity::default()
             },

@@ -8,7 +8,8 @@ use cloud_core::{
     CoreError,
     model::{
         AgentRole, Amounts, Caller, HostCapacity, Image, ImageFormat, ImageSource, ImageStatus, Instance, Labels,
-        Limited, Meta, Pool, Port, Visibility, Volume, Vpc, held_by_instance, held_by_volume,
+        Limited, Meta, Pool, Port, Snapshot, Visibility, Volume, Vpc, held_by_instance, held_by_snapshot,
+        held_by_volume,
     },
     ports::{Query, Store, Tx},
     reconcile::{Backends, Workers},
@@ -48,7 +49,13 @@ pub struct Cloud {
 }
 
 fn capacity() -> HostCapacity {
-    HostCapacity { vcpus: 4, memory_mib: 512 + 20 * 128, pools: pools(), ..HostCapacity::default() }
+    HostCapacity {
+        vcpus: 4,
+        memory_mib: 512 + 20 * 128,
+        architecture: "x86_64".into(),
+        pools: pools(),
+        ..HostCapacity::default()
+    }
 }
 
 /// One with plenty of room.
@@ -126,6 +133,7 @@ impl Cloud {
             sha256: "00".repeat(32),
             size_bytes: 1,
             virtual_size_bytes: 1 << 20,
+            architecture: "x86_64".into(),
         };
         let mut tx = cloud.store().begin().await.unwrap();
         tx.insert(&image).await.unwrap();
@@ -353,6 +361,8 @@ impl Cloud {
         let mut add = |more: Amounts| more.into_iter().for_each(|(of, n)| *held.get_mut(&of).unwrap() += n);
         rows.iter().for_each(|row| add(held_by_instance(row)));
         volumes.iter().for_each(|row| add(held_by_volume(row)));
+        let snapshots: Vec<Snapshot> = self.store().list(&Query::default()).await.unwrap();
+        snapshots.iter().for_each(|row| add(held_by_snapshot(row)));
         let vpcs = self.store().list::<Vpc>(&Query::default()).await.unwrap().len() as u64;
         add(Amounts::from([(Limited::Vpcs, vpcs)]));
         let quota = self.store().quota(self.caller().project).await.unwrap().unwrap();
@@ -369,6 +379,9 @@ impl Cloud {
         }
         for id in state.volumes.keys() {
             assert!(volumes.iter().any(|v| v.id() == *id && v.host.is_some()), "volume {id} was left");
+        }
+        for id in state.snapshots.keys() {
+            assert!(snapshots.iter().any(|s| s.id() == *id), "snapshot {id} was left");
         }
         for id in state.vpcs.values().flat_map(|(_, ports)| ports) {
             assert!(ports.iter().any(|p| p.id() == *id), "port {id} was left");

@@ -140,7 +140,7 @@ async fn every_commit_and_every_call_of_every_reconciler_may_go_wrong() {
         println!("{what}: {faults:?}");
     }
     let commits = commits_in_source().into_iter().map(|place| format!("commit {place}"));
-    let kinds = ["instance", "volume", "image", "vpc"].map(|kind| format!("commit work: finish {kind}"));
+    let kinds = ["instance", "volume", "snapshot", "image", "vpc"].map(|kind| format!("commit work: finish {kind}"));
     let calls = calls_in_source().into_iter().map(|name| format!("call {name}"));
     let wanted = commits.chain(kinds).chain(calls).chain(["commit work: claim".to_owned()]);
     let lacks = |what: &String| tried.get(what).is_none_or(|faults| faults.len() < Fault::ALL.len());

@@ -9,7 +9,7 @@ use std::{net::Ipv4Addr, panic::Location, sync::Arc, time::Duration};
 use cloud_api_gateway::adapters::sql::{SqlStore, SqlTx};
 use cloud_core::{
     Kind,
-    model::{Amounts, DoneRequest, Event, NewEvent, Quota, RequestKey, Resource, Timestamp},
+    model::{Amounts, DoneRequest, Event, Host, NewEvent, Quota, RequestKey, Resource, Timestamp},
     ports::{
         Audited, Changes, Claim, EventQuery, Fill, HeardAgent, Query, Store, StoreError, Tx, VpcSnapshot, WorkItem,
         WorkKind, WorkState,
@@ -262,7 +262,7 @@ impl Tx for FaultyTx {
         self.inner.forget_agents(host).await
     }
 
-    async fn claim_capacity(&mut self, host: HostId, vcpus: u32, memory_mib: u32) -> Answer<bool> {
+    async fn claim_capacity(&mut self, host: HostId, vcpus: u32, memory_mib: u32) -> Answer<Option<Host>> {
         self.inner.claim_capacity(host, vcpus, memory_mib).await
     }
 

@@ -10,14 +10,14 @@ use std::{
 
 use async_trait::async_trait;
 use cloud_core::{
-    model::{ImageFormat, ImageSource, Timestamp},
+    model::{ImageFormat, ImageSource, Timestamp, VolumeSource},
     ports::{
-        BackendError, ComputeBackend, FetchError, FoundVolume, FoundVpc, Guest, GuestPower, GuestReason, GuestSpec,
-        GuestTarget, ImageFile, ImageStore, NetworkBackend, PluggedPort, StorageBackend, StoredVolume, VolumeSpec,
-        VpcSlice,
+        BackendError, ComputeBackend, FetchError, FoundSnapshot, FoundVolume, FoundVpc, Guest, GuestPower, GuestReason,
+        GuestSpec, GuestTarget, ImageFile, ImageStore, NetworkBackend, PluggedPort, SnapshotSpec, StorageBackend,
+        StoredVolume, VolumeSpec, VpcSlice,
     },
 };
-use cloud_domain::{HostId, ImageId, Incarnation, InstanceId, PortId, VolumeId, VpcId};
+use cloud_domain::{HostId, ImageId, Incarnation, InstanceId, PortId, SnapshotId, VolumeId, VpcId};
 use futures::{StreamExt, stream::BoxStream};
 use tokio::sync::{Notify, broadcast};
 use tokio_stream::wrappers::BroadcastStream;
@@ -62,6 +62,16 @@ pub struct State {
     pub domains: BTreeMap<InstanceId, Domain>,
     /// Whether a guest was ever started on it.
     pub volumes: BTreeMap<VolumeId, bool>,
+    /// Snapshots, by the volumes that they are of.
+    pub snapshots: BTreeMap<SnapshotId, VolumeId>,
+    /// What volumes have grown to, in bytes.
+    pub grown: BTreeMap<VolumeId, u64>,
+    /// What guests were told of it.
+    pub told: BTreeMap<VolumeId, u64>,
+    /// Calls that are refused once, each for something that passes.
+    pub stumbles: Vec<&'static str>,
+    /// Its pool is full: nothing grows.
+    pub full: bool,
     pub images: BTreeSet<ImageId>,
     pub vpcs: BTreeMap<VpcId, (u64, BTreeSet<PortId>)>,
     /// How many subnets it was last told of.
@@ -181,6 +191,21 @@ impl State {
         Ok(())
     }
 
+    /// Whether this call is to be refused now.
+    fn stumble(&mut self, name: &'static str) -> Answer<()> {
+        match self.stumbles.iter().position(|call| *call == name) {
+            None => Ok(()),
+            Some(at) => {
+                self.stumbles.remove(at);
+                Err(BackendError::Precondition("not now".into()))
+            }
+        }
+    }
+
+    fn in_use(&self, id: VolumeId) -> bool {
+        self.domains.values().any(|domain| domain.is_active() && domain.disks.contains(&id))
+    }
+
     fn guest(&self, id: InstanceId) -> Option<Guest> {
         let domain = self.domains.get(&id)?;
         Some(Guest {
@@ -291,6 +316,19 @@ impl ComputeBackend for FakeHost {
         .await
     }
 
+    async fn resize_disk(&self, target: GuestTarget, volume: VolumeId, size_bytes: u64) -> Answer<()> {
+        self.call("compute.resize_disk", |state| {
+            state.fence(*target.id.as_uuid(), target.version)?;
+            if !state.in_use(volume) {
+                return Err(BackendError::Precondition("it does not run".into()));
+            }
+            state.grown.insert(volume, size_bytes);
+            state.told.insert(volume, size_bytes);
+            Ok(())
+        })
+        .await
+    }
+
     async fn get(&self, _: HostId, id: InstanceId) -> Answer<Option<Guest>> {
         self.call("compute.get", |state| Ok(state.guest(id))).await
     }
@@ -312,11 +350,11 @@ impl ComputeBackend for FakeHost {
 
 #[async_trait]
 impl StorageBackend for FakeHost {
-    async fn has_image(&self, _: HostId, image: ImageId) -> Answer<bool> {
+    async fn has_image(&self, _: HostId, _: &str, image: ImageId) -> Answer<bool> {
         self.call("storage.has_image", |state| Ok(state.images.contains(&image))).await
     }
 
-    async fn put_image(&self, _: HostId, image: ImageId, version: u64, _: ImageFile) -> Answer<()> {
+    async fn put_image(&self, _: HostId, _: &str, image: ImageId, version: u64, _: ImageFile) -> Answer<()> {
         if self.state().images_stall {
             self.state().calls.push("storage.put_image");
             return std::future::pending().await;
@@ -348,8 +386,18 @@ impl StorageBackend for FakeHost {
                 if !spec.may_create {
                     return Err(BackendError::DataMissing(format!("volume {} is gone", spec.id)));
                 }
-                if spec.image.is_some_and(|image| !state.images.contains(&image)) {
-                    return Err(BackendError::Precondition("its image is not cached".into()));
+                state.stumble("storage.ensure_volume")?;
+                match spec.source {
+                    VolumeSource::Image(image) if !state.images.contains(&image) => {
+                        return Err(BackendError::Precondition("its image is not cached".into()));
+                    }
+                    VolumeSource::Snapshot(id) if !state.snapshots.contains_key(&id) => {
+                        return Err(BackendError::NotFound(format!("snapshot {id} is gone")));
+                    }
+                    VolumeSource::Volume(id) if !state.volumes.contains_key(&id) => {
+                        return Err(BackendError::NotFound(format!("volume {id} is gone")));
+                    }
+                    _ => {}
                 }
                 if state.written.contains(&spec.id) {
                     state.violations.push(format!("volume {} was made anew over what a guest wrote", spec.id));
@@ -373,6 +421,65 @@ impl StorageBackend for FakeHost {
             Ok(())
         })
         .await
+    }
+
+    async fn resize_volume(&self, _: HostId, id: VolumeId, version: u64, size_bytes: u64) -> Answer<()> {
+        self.call("storage.resize_volume", |state| {
+            state.fence(*id.as_uuid(), version)?;
+            if !state.volumes.contains_key(&id) {
+                return Err(BackendError::NotFound(format!("volume {id} is gone")));
+            }
+            if state.full {
+                return Err(BackendError::Exhausted("the pool is full".into()));
+            }
+            if state.grown.get(&id) == Some(&size_bytes) {
+                return Ok(());
+            }
+            if state.in_use(id) {
+                return Err(BackendError::Precondition("it is in use".into()));
+            }
+            state.grown.insert(id, size_bytes);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn ensure_snapshot(&self, spec: SnapshotSpec) -> Answer<FoundSnapshot> {
+        self.call("storage.ensure_snapshot", |state| {
+            state.fence(*spec.id.as_uuid(), spec.version)?;
+            if !state.snapshots.contains_key(&spec.id) {
+                if !spec.may_create {
+                    return Err(BackendError::DataMissing(format!("snapshot {} is gone", spec.id)));
+                }
+                state.stumble("storage.ensure_snapshot")?;
+                if !state.volumes.contains_key(&spec.volume) {
+                    return Err(BackendError::NotFound(format!("volume {} is gone", spec.volume)));
+                }
+                state.snapshots.insert(spec.id, spec.volume);
+            }
+            let size_bytes = state.grown.get(&spec.volume).copied().unwrap_or(1 << 30);
+            Ok(FoundSnapshot { id: spec.id, volume: spec.volume, size_bytes, pool: spec.pool.clone() })
+        })
+        .await
+    }
+
+    async fn remove_snapshot(&self, _: HostId, id: SnapshotId, version: u64) -> Answer<()> {
+        self.call("storage.remove_snapshot", |state| {
+            state.fence(*id.as_uuid(), version)?;
+            state.snapshots.remove(&id);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn list_snapshots(&self, _: HostId) -> Answer<Vec<FoundSnapshot>> {
+        let found = |(id, volume): (&SnapshotId, &VolumeId)| FoundSnapshot {
+            id: *id,
+            volume: *volume,
+            size_bytes: 1 << 30,
+            pool: "default".into(),
+        };
+        Ok(self.listable()?.snapshots.iter().map(found).collect())
     }
 
     async fn list_volumes(&self, _: HostId) -> Answer<Vec<FoundVolume>> {

@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use cloud_api_gateway::adapters::sql::SqlStore;
 use cloud_core::{
-    model::{Image, ImageSource, ImageStatus, Instance, Labels, Visibility, Volume, VolumeStatus},
+    model::{
+        Image, ImageSource, ImageStatus, Instance, Labels, Snapshot, SnapshotStatus, Visibility, Volume, VolumeStatus,
+    },
     ports::{GuestPower, GuestReason, Store},
-    services::{Launch, NewImage, NewSubnet, NewVolume, NewVpc, Settings},
+    services::{Launch, NewImage, NewSnapshot, NewSubnet, NewVolume, NewVpc, Settings},
 };
 use cloud_domain::{Incarnation, InstanceStatus};
 use uuid::Uuid;
@@ -20,6 +22,8 @@ pub enum Life {
     Instance,
     /// A volume that was attached, and is deleted with what was written to it.
     Volume,
+    /// Snapshots of a volume in use, copies of them and of it, and volumes that grow under a guest and without one.
+    Snapshot,
     /// Images that are imported, one of them in vain; one that is deleted before the last disk made from it.
     Image,
     /// A VPC whose hosts are told of a subnet that comes and one that goes.
@@ -31,7 +35,8 @@ pub enum Life {
 }
 
 impl Life {
-    pub const ALL: [Self; 6] = [Self::Instance, Self::Volume, Self::Image, Self::Network, Self::Hopeless, Self::Drift];
+    pub const ALL: [Self; 7] =
+        [Self::Instance, Self::Volume, Self::Snapshot, Self::Image, Self::Network, Self::Hopeless, Self::Drift];
 
     /// A cloud to be lived in.
     pub async fn cloud(self) -> Cloud {
@@ -46,6 +51,7 @@ impl Life {
         match self {
             Self::Instance => live(cloud).await,
             Self::Volume => volume(cloud).await,
+            Self::Snapshot => snapshot(cloud).await,
             Self::Image => image(cloud).await,
             Self::Network => network(cloud).await,
             Self::Hopeless => hopeless(cloud).await,
@@ -80,6 +86,71 @@ async fn volume(cloud: &mut Cloud) {
     assert!(cloud.host.state().volumes.is_empty());
 }
 
+async fn volume_is(cloud: &mut Cloud, id: Uuid, what: &str, done: fn(&Volume) -> bool) -> Volume {
+    let is = |store: SqlStore| async move { done(&store.get::<Volume>(id).await.unwrap().unwrap()) };
+    cloud.reaches(what, is).await;
+    cloud.store().get(id).await.unwrap().unwrap()
+}
+
+async fn snapshot_is(cloud: &mut Cloud, id: Uuid, status: SnapshotStatus) {
+    let is = |store: SqlStore| async move { store.get::<Snapshot>(id).await.unwrap().unwrap().status == status };
+    cloud.reaches(status.as_str(), is).await;
+}
+
+async fn snapshot(cloud: &mut Cloud) {
+    let new = |name: &str| NewVolume { name: name.into(), size_gib: 1, ..NewVolume::default() };
+    let data = cloud.services().volumes.create(cloud.caller(), new("data")).await.unwrap();
+    let made = cloud.launch("web-01", &["data"]).await;
+    cloud.becomes(&made, InstanceStatus::Running).await;
+
+    cloud.host.state().stumbles.push("storage.ensure_snapshot");
+    let taken = NewSnapshot { name: "before".into(), volume: "data".into(), ..NewSnapshot::default() };
+    let taken = cloud.services().snapshots.create(cloud.caller(), taken).await.unwrap();
+    snapshot_is(cloud, taken.meta.id, SnapshotStatus::Available).await;
+
+    cloud.host.state().stumbles.push("storage.ensure_volume");
+    let restored = NewVolume { snapshot: "before".into(), ..new("restored") };
+    let restored = cloud.services().volumes.create(cloud.caller(), restored).await.unwrap();
+    volume_is(cloud, restored.meta.id, "made", |row| row.status == VolumeStatus::Available).await;
+    let copy = NewVolume { volume: "data".into(), ..new("copy") };
+    let copy = cloud.services().volumes.create(cloud.caller(), copy).await.unwrap();
+    volume_is(cloud, copy.meta.id, "made", |row| row.status == VolumeStatus::Available).await;
+
+    // Under a guest, without one, and in vain.
+    for (id, size) in [(data.meta.id, 3), (restored.meta.id, 2)] {
+        cloud.services().volumes.resize(cloud.caller(), &id.to_string(), "", size).await.unwrap();
+        let row = volume_is(cloud, id, "grown", |row| row.growing_to.is_none()).await;
+        assert_eq!((row.size.get(), row.status_reason.as_str()), (size, ""));
+        assert_eq!(cloud.host.state().grown[&id.into()], u64::from(size) << 30);
+    }
+    assert_eq!(cloud.host.state().told.keys().copied().collect::<Vec<_>>(), [data.id()]);
+    assert_eq!(cloud.row(&made).await.disks[1].size.get(), 3, "its instance shows it");
+    cloud.host.state().full = true;
+    cloud.services().volumes.resize(cloud.caller(), "copy", "", 9).await.unwrap();
+    let row = volume_is(cloud, copy.meta.id, "given up", |row| row.growing_to.is_none()).await;
+    assert!(row.size.get() == 1 && row.status_reason.contains("the pool is full"), "{row:?}");
+
+    // Somebody takes a snapshot's data away, and puts them back.
+    cloud.host.state().snapshots.remove(&taken.id());
+    cloud.register_again().await;
+    snapshot_is(cloud, taken.meta.id, SnapshotStatus::Error).await;
+    cloud.host.state().snapshots.insert(taken.id(), data.id());
+    cloud.register_again().await;
+    snapshot_is(cloud, taken.meta.id, SnapshotStatus::Available).await;
+
+    deleted(cloud, &made).await;
+    for id in [data.meta.id, copy.meta.id] {
+        cloud.services().volumes.delete(cloud.caller(), &id.to_string(), "").await.unwrap();
+        volume_is(cloud, id, "deleted", |row| row.status == VolumeStatus::Deleted).await;
+    }
+    cloud.services().snapshots.delete(cloud.caller(), "before", "").await.unwrap();
+    snapshot_is(cloud, taken.meta.id, SnapshotStatus::Deleted).await;
+    assert!(cloud.host.state().snapshots.is_empty());
+    cloud.services().volumes.delete(cloud.caller(), "restored", "").await.unwrap();
+    volume_is(cloud, restored.meta.id, "deleted", |row| row.status == VolumeStatus::Deleted).await;
+    assert!(cloud.host.state().volumes.is_empty());
+}
+
 async fn imported(cloud: &mut Cloud, name: &str, source: ImageSource, status: ImageStatus) -> Uuid {
     let new = NewImage {
         name: name.into(),
@@ -88,6 +159,7 @@ async fn imported(cloud: &mut Cloud, name: &str, source: ImageSource, status: Im
         sha256: String::new(),
         visibility: Visibility::Private,
         labels: Labels::new(),
+        architecture: "x86_64".into(),
     };
     let id = cloud.services().images.import(cloud.caller(), new).await.unwrap().meta.id;
     becomes(cloud, id, status).await;

@@ -286,7 +286,13 @@ async fn a_deleted_image_leaves_its_host_with_the_last_disk_made_from_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn hosts_that_are_away_do_not_hide_the_one_that_is_not() {
     let cloud = Cloud::with(Settings { heartbeat_timeout: Duration::from_secs(2), ..Settings::default() }).await;
-    let large = HostCapacity { vcpus: 64, memory_mib: 1 << 20, pools: cloud::pools(), ..HostCapacity::default() };
+    let large = HostCapacity {
+        vcpus: 64,
+        memory_mib: 1 << 20,
+        architecture: "x86_64".into(),
+        pools: cloud::pools(),
+        ..HostCapacity::default()
+    };
     for number in 0..80 {
         cloud::register(cloud.services(), HostId::random(), &format!("away-{number}"), large.clone()).await;
     }

@@ -104,7 +104,7 @@ fn what_makes_no_sense_is_refused() {
         ("api-key create ci --role viewer --expires 1y", ErrorKind::ValueValidation),
         ("quota set blue", ErrorKind::MissingRequiredArgument),
         ("quota set blue instances", ErrorKind::ValueValidation),
-        ("snapshot ls", ErrorKind::InvalidSubcommand),
+        ("snapshot create data", ErrorKind::MissingRequiredArgument),
     ] {
         match parse(line) {
             Ok(cli) => panic!("cloud {line} parsed as {cli:?}"),

@@ -95,6 +95,7 @@ fn option(field: &str) -> String {
         "id" => return "NAME".to_owned(),
         "instance_type" => "type",
         "volumes" => "volume",
+        "snapshots" => "snapshot",
         "ssh_keys" => "ssh-key",
         "user_data" => "user-data",
         "labels" => "label",
@@ -127,7 +128,9 @@ fn noun(kind: &str) -> Option<&str> {
     match kind {
         "instance_type" | "instancetype" | "instance-type" => Some("type"),
         "api key" | "api-key" => Some("api-key"),
-        "instance" | "volume" | "image" | "vpc" | "subnet" | "port" | "host" | "project" | "type" => Some(kind),
+        "instance" | "volume" | "snapshot" | "image" | "vpc" | "subnet" | "port" | "host" | "project" | "type" => {
+            Some(kind)
+        }
         _ => None,
     }
 }

@@ -128,6 +128,7 @@ fn images_are_printed() {
         virtual_size_bytes: 1 << 30,
         sha256: "ab".repeat(32),
         source: "upload".into(),
+        architecture: "x86_64".into(),
         created_at: ago(500_000),
         updated_at: ago(500_000),
         etag: "1".into(),

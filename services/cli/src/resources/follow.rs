@@ -3,9 +3,10 @@
 use std::future::Future;
 
 use cloud_contracts::v1::{
-    ApiKey, Event, Host, Image, Instance, InstanceType, Port, Project, Subnet, Volume, Vpc, WatchApiKeysRequest,
-    WatchEventsRequest, WatchHostsRequest, WatchImagesRequest, WatchInstanceTypesRequest, WatchInstancesRequest,
-    WatchPortsRequest, WatchProjectsRequest, WatchSubnetsRequest, WatchVolumesRequest, WatchVpcsRequest,
+    ApiKey, Event, Host, Image, Instance, InstanceType, Port, Project, Snapshot, Subnet, Volume, Vpc,
+    WatchApiKeysRequest, WatchEventsRequest, WatchHostsRequest, WatchImagesRequest, WatchInstanceTypesRequest,
+    WatchInstancesRequest, WatchPortsRequest, WatchProjectsRequest, WatchSnapshotsRequest, WatchSubnetsRequest,
+    WatchVolumesRequest, WatchVpcsRequest,
 };
 use futures::{StreamExt, stream::BoxStream};
 use tonic::{Request, Status};
@@ -79,6 +80,7 @@ macro_rules! follow {
 follow!(Instance, instance, instances.watch_instances, WatchInstancesRequest);
 follow!(InstanceType, instance_type, types.watch_instance_types, WatchInstanceTypesRequest);
 follow!(Volume, volume, volumes.watch_volumes, WatchVolumesRequest);
+follow!(Snapshot, snapshot, snapshots.watch_snapshots, WatchSnapshotsRequest);
 follow!(Image, image, images.watch_images, WatchImagesRequest);
 follow!(Vpc, vpc, vpcs.watch_vpcs, WatchVpcsRequest);
 follow!(Port, port, ports.watch_ports, WatchPortsRequest);

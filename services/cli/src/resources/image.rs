@@ -39,6 +39,7 @@ impl Resource for Image {
             ("Project", self.project.clone()),
             ("Visibility", visibility(self)),
             ("Format", format(self)),
+            ("Architecture", self.architecture.clone()),
             ("Size", size(self.size_bytes)),
             ("Disk size", size(self.virtual_size_bytes)),
             ("SHA-256", self.sha256.clone()),

@@ -9,6 +9,14 @@ use crate::{
     output::human,
 };
 
+/// What it has, and what it is being grown to.
+fn size(volume: &Volume) -> String {
+    match volume.growing_to_gib {
+        0 => format!("{} GiB", volume.size_gib),
+        to => format!("{} GiB, to be {to}", volume.size_gib),
+    }
+}
+
 impl Resource for Volume {
     const KIND: &'static str = "volume";
     const PLURAL: &'static str = "volumes";
@@ -18,7 +26,7 @@ impl Resource for Volume {
         vec![
             self.name.clone(),
             self.status_name(),
-            format!("{} GiB", self.size_gib),
+            size(self),
             self.instance.clone(),
             yes(self.root),
             self.host.clone(),
@@ -34,13 +42,14 @@ impl Resource for Volume {
         }
         lines.extend([
             ("Project", self.project.clone()),
-            ("Size", format!("{} GiB", self.size_gib)),
+            ("Size", size(self)),
             ("Instance", self.instance.clone()),
             ("Root disk", yes(self.root)),
             ("Host", self.host.clone()),
             ("Pool", self.pool.clone()),
             ("Image", self.image.clone()),
             ("Snapshot", self.snapshot.clone()),
+            ("Copy of", self.source_volume.clone()),
             ("Labels", labels(&self.labels)),
         ]);
         lines.extend(times(

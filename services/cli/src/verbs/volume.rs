@@ -1,7 +1,8 @@
 //! `cloud volume`.
 
 use clap::{Args, Subcommand};
-use cloud_contracts::v1::{CreateVolumeRequest, Volume, volume::Status as State};
+use cloud_contracts::v1::{CreateVolumeRequest, Image, ResizeVolumeRequest, Snapshot, Volume, volume::Status as State};
+use cloud_domain::Gib;
 use tokio::time::Instant;
 
 use super::{ls, rm, show, watch};
@@ -10,14 +11,17 @@ use crate::{
     connect::ask,
     context::Context,
     error::Error,
+    resources::Fetch,
     wait::{self, Verdict},
 };
 
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Makes a blank one
+    /// Makes a blank one, or a copy
     Create(Create),
+    /// Grows one, also while an instance uses it
+    Resize(Resize),
     /// Lists them
     #[command(visible_alias = "list")]
     Ls {
@@ -62,11 +66,42 @@ pub enum Command {
 pub struct Create {
     #[command(flatten)]
     name: NameArg,
-    /// Its size in GiB
-    #[arg(long, value_name = "GIB")]
-    size: u32,
+    /// Its size in GiB [default: that of what it is a copy of]
+    #[arg(long, value_name = "GIB", required_unless_present = "source")]
+    size: Option<u32>,
+    #[command(flatten)]
+    from: From,
     #[command(flatten)]
     labels: Labels,
+    #[command(flatten)]
+    wait: WaitArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// What it starts as.
+#[derive(Debug, Args)]
+#[group(id = "source", multiple = false)]
+struct From {
+    /// Starts as a copy of this image
+    #[arg(long, value_name = "IMAGE")]
+    from_image: Option<String>,
+    /// Starts as a copy of this snapshot: restores it
+    #[arg(long, value_name = "SNAPSHOT")]
+    from_snapshot: Option<String>,
+    /// Starts as a copy of this volume, as it is now
+    #[arg(long, value_name = "VOLUME")]
+    from_volume: Option<String>,
+}
+
+/// `cloud volume resize`.
+#[derive(Debug, Args)]
+pub struct Resize {
+    /// The volume, by name or id
+    name: String,
+    /// Its new size in GiB; a volume does not shrink
+    #[arg(long, value_name = "GIB")]
+    size: u32,
     #[command(flatten)]
     wait: WaitArgs,
     #[command(flatten)]
@@ -77,6 +112,7 @@ pub struct Create {
 pub async fn run(connection: Connection, command: Command) -> Result<(), Error> {
     match command {
         Command::Create(args) => create(connection, args).await,
+        Command::Resize(args) => resize(connection, args).await,
         Command::Ls { list, deleted, output } => {
             ls::run::<Volume>(&Context::new(connection, output).await?, list, deleted).await
         }
@@ -96,9 +132,16 @@ async fn create(connection: Connection, args: Create) -> Result<(), Error> {
     let context = Context::new(connection, args.output).await?;
     let name = args.name.into_name();
     let subject = format!("volume {name}");
+    let size_gib = match args.size {
+        Some(size) => size,
+        None => size_of(&context, &args.from).await?,
+    };
     let request = CreateVolumeRequest {
         name: name.clone(),
-        size_gib: args.size,
+        size_gib,
+        image: args.from.from_image.unwrap_or_default(),
+        snapshot: args.from.from_snapshot.unwrap_or_default(),
+        volume: args.from.from_volume.unwrap_or_default(),
         labels: args.labels.into_map(),
         ..Default::default()
     };
@@ -108,11 +151,49 @@ async fn create(connection: Connection, args: Create) -> Result<(), Error> {
     if args.wait.wait {
         let goal = wait::goal("AVAILABLE", |volume: &Volume| match volume.status() {
             State::Available | State::InUse => Verdict::Done,
-            State::Deleting | State::Deleted => Verdict::Never,
+            State::Deleting | State::Deleted | State::Error => Verdict::Never,
             _ => Verdict::Pending,
         });
         let line = context.progress.line(&subject);
         made = wait::until(&context.cloud, &(), made, &name, goal, limit, &line).await?;
     }
     context.out.changed(&[made])
+}
+
+/// The least size of a copy: that of what it is a copy of.
+async fn size_of(context: &Context, from: &From) -> Result<u32, Error> {
+    let cloud = &context.cloud;
+    if let Some(name) = &from.from_snapshot {
+        let found = Snapshot::fetch(cloud, &(), name).await;
+        return Ok(found.map_err(Error::refused(format!("snapshot {name}")))?.size_gib);
+    }
+    if let Some(name) = &from.from_volume {
+        let found = Volume::fetch(cloud, &(), name).await.map_err(Error::refused(format!("volume {name}")))?;
+        return Ok(found.size_gib.max(found.growing_to_gib));
+    }
+    let name = from.from_image.as_deref().unwrap_or_default();
+    let found = Image::fetch(cloud, &(), name).await.map_err(Error::refused(format!("image {name}")))?;
+    Ok(Gib::holding(u64::try_from(found.virtual_size_bytes).unwrap_or(0)).map_or(1, Gib::get))
+}
+
+async fn resize(connection: Connection, args: Resize) -> Result<(), Error> {
+    let context = Context::new(connection, args.output).await?;
+    let subject = format!("volume {}", args.name);
+    let limit = (args.wait.timeout, Instant::now() + args.wait.timeout);
+    let request = ResizeVolumeRequest { id: args.name.clone(), size_gib: args.size, ..Default::default() };
+    let asked = context.cloud.volumes().resize_volume(ask(request)).await.map_err(Error::refused(subject.clone()))?;
+    let mut grown = asked.into_inner();
+    if args.wait.wait {
+        let size = args.size;
+        let goal = wait::goal("grown", move |volume: &Volume| match volume.status() {
+            _ if volume.size_gib >= size => Verdict::Done,
+            State::Deleting | State::Deleted => Verdict::Never,
+            // Given up, with the reason.
+            _ if volume.growing_to_gib == 0 => Verdict::Never,
+            _ => Verdict::Pending,
+        });
+        let line = context.progress.line(&subject);
+        grown = wait::until(&context.cloud, &(), grown, &args.name, goal, limit, &line).await?;
+    }
+    context.out.changed(&[grown])
 }

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use cloud_domain::{Incarnation, InstanceId};
+use cloud_domain::{Incarnation, InstanceId, VolumeId};
 
 use super::SpecError;
 
@@ -46,8 +46,16 @@ pub enum ComputeError {
     /// Another call works on the same instance for too long.
     #[error("another call is still working on instance {0}; try again")]
     Busy(InstanceId),
-    /// The guest does not run, so there is nothing to connect to.
-    #[error("instance {0} does not run: it has no live console")]
+    /// The volume is no disk of the guest.
+    #[error("volume {volume} is no disk of instance {id}")]
+    NoDisk {
+        /// The instance.
+        id: InstanceId,
+        /// The volume.
+        volume: VolumeId,
+    },
+    /// The guest does not run, so there is nothing to connect to, and nobody to see a change.
+    #[error("instance {0} does not run: it has no live console, and its disks are not open")]
     NotRunning(InstanceId),
     /// The hypervisor failed.
     #[error(transparent)]

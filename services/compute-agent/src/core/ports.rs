@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cloud_domain::InstanceId;
+use cloud_domain::{InstanceId, Mib};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::broadcast,
@@ -58,6 +58,10 @@ pub trait Hypervisor: Send + Sync + 'static {
 
     /// Pulls the plug.
     async fn power_off(&self, id: InstanceId) -> Result<(), HypervisorError>;
+
+    /// Has a running guest see that a disk is larger, and where the disk is a file that the hypervisor has open, grows it.
+    /// `disk` is its place among the guest's disks, the boot disk 0.
+    async fn resize_disk(&self, id: InstanceId, disk: usize, size: Mib) -> Result<(), HypervisorError>;
 
     /// Removes a domain that is off, and everything that the hypervisor keeps for it.
     async fn undefine(&self, id: InstanceId) -> Result<(), HypervisorError>;

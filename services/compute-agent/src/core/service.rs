@@ -7,7 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use cloud_domain::{CloudId, InstanceId};
+use cloud_domain::{CloudId, InstanceId, Mib, VolumeId};
 use tokio::sync::{broadcast, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -156,6 +156,33 @@ impl Compute {
             Err(ComputeError::NotFound(_)) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Has a running guest see that a disk is larger, and grows a disk that only the hypervisor may change.
+    ///
+    /// # Errors
+    /// [`ComputeError::NotRunning`], [`ComputeError::NoDisk`], the domain is not this cloud's, or the hypervisor refuses.
+    pub async fn resize_disk(
+        &self,
+        cloud: CloudId,
+        id: InstanceId,
+        volume: VolumeId,
+        size: Mib,
+    ) -> Result<(), ComputeError> {
+        let resize = move |this: Self| async move {
+            let guest = this.get(cloud, id).await?;
+            if !guest.is_active() {
+                return Err(ComputeError::NotRunning(id));
+            }
+            let disk = guest.tag.spec.volumes().iter().position(|disk| *disk == volume.to_string());
+            let disk = disk.ok_or(ComputeError::NoDisk { id, volume })?;
+            match this.inner.hypervisor.resize_disk(id, disk, size).await {
+                // It ended just now.
+                Err(HypervisorError::WrongState(_) | HypervisorError::Gone) => Err(ComputeError::NotRunning(id)),
+                other => Ok(other?),
+            }
+        };
+        self.in_turn(id, resize).await
     }
 
     /// Removes a guest and everything made for it here.

@@ -5,10 +5,10 @@ use std::{pin::Pin, sync::Arc};
 use cloud_contracts::agent::{
     EnsureInstanceRequest, EnsureInstanceResponse, GetConsoleLogRequest, GetConsoleLogResponse, GetInstanceRequest,
     GetInstanceResponse, ListInstancesRequest, ListInstancesResponse, RemoveInstanceRequest, RemoveInstanceResponse,
-    StopInstanceRequest, StopInstanceResponse, StreamConsoleRequest, StreamConsoleResponse, WatchInstancesRequest,
-    WatchInstancesResponse, compute_service_server::ComputeService,
+    ResizeDiskRequest, ResizeDiskResponse, StopInstanceRequest, StopInstanceResponse, StreamConsoleRequest,
+    StreamConsoleResponse, WatchInstancesRequest, WatchInstancesResponse, compute_service_server::ComputeService,
 };
-use cloud_domain::{CloudId, InstanceId};
+use cloud_domain::{CloudId, InstanceId, VolumeId};
 use cloud_service_kit::{ServiceError, agent::Fence};
 use futures::{Stream, StreamExt, stream};
 use tokio::sync::{
@@ -94,6 +94,18 @@ impl ComputeService for ComputeHandler {
         self.compute.remove(caller.cloud, id).await.map_err(ServiceError::from)?;
         self.fence.removed(id.as_uuid());
         Ok(Response::new(RemoveInstanceResponse {}))
+    }
+
+    async fn resize_disk(&self, request: Request<ResizeDiskRequest>) -> Result<Response<ResizeDiskResponse>, Status> {
+        let ResizeDiskRequest { context, id, volume_id, size_bytes } = request.into_inner();
+        let id = wire::instance_id("id", &id).map_err(invalid)?;
+        let volume: VolumeId = volume_id
+            .parse()
+            .map_err(|error: cloud_domain::IdError| ServiceError::invalid("volume_id", error.to_string()))?;
+        let size = wire::mebibytes("size_bytes", size_bytes)?;
+        let caller = self.fence.admit(context.as_ref(), id.as_uuid()).await?;
+        self.compute.resize_disk(caller.cloud, id, volume, size).await.map_err(ServiceError::from)?;
+        Ok(Response::new(ResizeDiskResponse {}))
     }
 
     async fn get_instance(

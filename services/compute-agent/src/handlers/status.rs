@@ -25,6 +25,9 @@ impl From<ComputeError> for ServiceError {
             ComputeError::NotRunning(id) => {
                 Self::failed_precondition("NOT_RUNNING", message).with_resource("instance", id)
             }
+            ComputeError::NoDisk { volume, .. } => {
+                Self::new(Code::NotFound, "NO_DISK", message).with_resource("volume", volume)
+            }
             ComputeError::Hypervisor(error) => hypervisor(&error, message),
         }
     }

@@ -3,13 +3,22 @@
 use std::{fmt::Display, str::FromStr};
 
 use cloud_contracts::agent as wire;
-use cloud_domain::InstanceId;
+use cloud_domain::{InstanceId, Mib};
+use cloud_service_kit::ServiceError;
 use prost_types::Timestamp;
 
 use crate::core::{Disk, Ended, Guest, GuestSpec, Nic, Power, Reason, Seed, SpecError};
 
 fn parse<T: FromStr<Err: Display>>(field: impl Into<String>, text: &str) -> Result<T, SpecError> {
     text.parse().map_err(|problem| SpecError::new(field, problem))
+}
+
+/// A size in bytes that is whole MiB.
+pub fn mebibytes(field: &'static str, bytes: u64) -> Result<Mib, ServiceError> {
+    let whole = bytes.is_multiple_of(1 << 20).then(|| Mib::try_from(bytes >> 20).ok()).flatten();
+    whole.ok_or_else(|| {
+        ServiceError::invalid(field, format!("must be a multiple of 1 MiB (1048576) and more than 0, is {bytes}"))
+    })
 }
 
 /// The id of a request.

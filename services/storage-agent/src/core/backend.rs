@@ -1,13 +1,13 @@
-//! The port that a kind of pool implements: `directory` now, `lvm-thin` later.
+//! The port that a kind of pool implements: `directory` and `lvm-thin`.
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use cloud_domain::{ImageId, Mib, VolumeId};
+use cloud_domain::{ImageId, Mib, SnapshotId, VolumeId};
 use cloud_image_probe::ImageInfo;
 
 use super::{
     error::StorageError,
-    model::{Image, ImageSpec, Owner, PoolName, PoolStatus, Volume, VolumeSpec},
+    model::{Image, ImageSpec, Owner, PoolName, PoolStatus, Snapshot, SnapshotSpec, Volume, VolumeSpec},
 };
 
 /// What a pool says about a volume id. Every answer is a fact: the backend proved that it is the right, healthy one, or
@@ -24,6 +24,21 @@ pub enum FoundVolume {
     Foreign(std::path::PathBuf),
     /// It is there.
     Whole(Volume),
+}
+
+/// What a pool says about a snapshot id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FoundSnapshot {
+    /// Nothing has the id.
+    Nothing,
+    /// Taking or removing it was begun and not finished; nobody was told that it exists.
+    Unfinished(Owner),
+    /// Its record is there, its data are not.
+    Lost(Owner),
+    /// Something that no agent made has its place.
+    Foreign(std::path::PathBuf),
+    /// It is there.
+    Whole(Snapshot),
 }
 
 /// What a pool says about an image id.
@@ -46,7 +61,7 @@ pub enum FoundImage {
 /// the start.
 #[async_trait]
 pub trait StorageBackend: Send + Sync + 'static {
-    /// The kind: `directory`.
+    /// The kind: `directory` or `lvm-thin`.
     fn kind(&self) -> &'static str;
 
     /// The pool's name on this host.
@@ -62,21 +77,39 @@ pub trait StorageBackend: Send + Sync + 'static {
     async fn find_volume(&self, id: VolumeId) -> Result<FoundVolume, StorageError>;
 
     /// Makes a volume where there is [`FoundVolume::Nothing`] or [`FoundVolume::Unfinished`]. Failing or cut off at any
-    /// point, it leaves one of the two. Its image, if any, is there and stays.
+    /// point, it leaves one of the two. Its source, if any, is there and stays. [`StorageError::VolumeInUse`] where the
+    /// source is a volume that cannot be copied while a process has it open.
     async fn create_volume(&self, spec: &VolumeSpec, owner: &Owner) -> Result<Volume, StorageError>;
+
+    /// Makes a whole volume one that a hypervisor can open, where it is not: after the host was started, say.
+    async fn prepare_volume(&self, volume: &Volume) -> Result<(), StorageError>;
 
     /// Removes what [`StorageBackend::find_volume`] calls whole, lost or unfinished. [`StorageError::VolumeInUse`] where
     /// a process has it open.
     async fn remove_volume(&self, id: VolumeId) -> Result<(), StorageError>;
 
-    /// Grows a whole volume. [`StorageError::VolumeInUse`] where a process has it open.
+    /// Grows a whole volume. [`StorageError::VolumeInUse`] where it cannot be grown while a process has it open.
     async fn grow_volume(&self, id: VolumeId, size: Mib) -> Result<Volume, StorageError>;
 
     /// Every whole volume that can be read; that one is not among them says nothing of it.
     async fn volumes(&self) -> Result<Vec<Volume>, StorageError>;
 
-    /// The volumes, unfinished and lost ones included, whose source is this image.
-    async fn users_of_image(&self, id: ImageId) -> Result<Vec<VolumeId>, StorageError>;
+    /// What has this id.
+    async fn find_snapshot(&self, id: SnapshotId) -> Result<FoundSnapshot, StorageError>;
+
+    /// Takes a snapshot of a whole volume, where there is [`FoundSnapshot::Nothing`] or [`FoundSnapshot::Unfinished`]:
+    /// what is on the volume at one moment, as after a loss of power. Failing or cut off at any point, it leaves one of
+    /// the two. [`StorageError::VolumeInUse`] where that cannot be had while a process has the volume open.
+    async fn create_snapshot(&self, spec: &SnapshotSpec, owner: &Owner) -> Result<Snapshot, StorageError>;
+
+    /// Removes what [`StorageBackend::find_snapshot`] calls whole, lost or unfinished. Volumes made from it stay.
+    async fn remove_snapshot(&self, id: SnapshotId) -> Result<(), StorageError>;
+
+    /// Every whole snapshot that can be read; that one is not among them says nothing of it.
+    async fn snapshots(&self) -> Result<Vec<Snapshot>, StorageError>;
+
+    /// What stands on this image, in words: volumes and snapshots, unfinished and lost ones included.
+    async fn users_of_image(&self, id: ImageId) -> Result<Vec<String>, StorageError>;
 
     /// What has this id.
     async fn find_image(&self, id: ImageId) -> Result<FoundImage, StorageError>;

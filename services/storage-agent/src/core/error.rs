@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use cloud_domain::{CloudId, ImageId, VolumeId};
+use cloud_domain::{CloudId, ImageId, SnapshotId, VolumeId};
 use cloud_image_probe::ProbeError;
 use cloud_service_kit::ServiceError;
 
@@ -39,6 +39,26 @@ pub enum StorageError {
     /// No such volume.
     #[error("volume {0} is not on this host")]
     NoSuchVolume(VolumeId),
+    /// No such snapshot.
+    #[error("snapshot {0} is not on this host")]
+    NoSuchSnapshot(SnapshotId),
+    /// A snapshot that must be there is not.
+    #[error("snapshot {0} is not on this host, and may not be taken: its data are missing")]
+    SnapshotMissing(SnapshotId),
+    /// A snapshot's record is there and its data are not.
+    #[error("the data of snapshot {0} are gone from this host; it is not taken again")]
+    SnapshotLost(SnapshotId),
+    /// A volume that a process has open cannot be copied in this kind of pool.
+    #[error(
+        "volume {volume} is in use by a running guest, and a {kind} pool copies only what no process writes: stop its \
+         instance first, or keep the volume in an lvm-thin pool"
+    )]
+    CopyInUse {
+        /// The volume.
+        volume: VolumeId,
+        /// The kind of its pool.
+        kind: &'static str,
+    },
     /// No such image.
     #[error("image {0} is not cached on this host")]
     NoSuchImage(ImageId),
@@ -69,15 +89,15 @@ pub enum StorageError {
     /// A file that no agent made has its place.
     #[error("`{0}` was not made by this agent; it is not touched. Move it away")]
     Foreign(PathBuf),
-    /// Volumes stand on an image.
-    #[error("image {image} is in use by {count} volumes, such as {example}")]
+    /// Volumes or snapshots stand on an image.
+    #[error("image {image} is in use by {count} volumes or snapshots, such as {example}")]
     ImageInUse {
         /// The image.
         image: ImageId,
         /// How many.
         count: usize,
         /// One of them.
-        example: VolumeId,
+        example: String,
     },
     /// A process has a volume open.
     #[error("volume {0} is in use by a running process; detach it or stop its instance first")]
@@ -93,6 +113,26 @@ pub enum StorageError {
         needed: u64,
         /// Bytes kept.
         reserve: u64,
+    },
+    /// The pool is as full as it may be.
+    #[error("pool `{pool}` is at its limit: {what} is {is}, and may be {limit}")]
+    AtLimit {
+        /// The pool.
+        pool: PoolName,
+        /// What is limited.
+        what: &'static str,
+        /// What it is.
+        is: String,
+        /// What it may be.
+        limit: String,
+    },
+    /// A command was killed because it did not end. What it did by then is found out by the next call.
+    #[error("{what} did not end within {seconds} s and was given up; the pool's disk may not answer")]
+    Hung {
+        /// What was run.
+        what: String,
+        /// How long it was waited.
+        seconds: u64,
     },
     /// The bytes that came are not those that were announced.
     #[error("image {image} is not what was announced: {difference}")]

@@ -11,16 +11,19 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use cloud_domain::{ImageId, Mib, VolumeId};
+use cloud_domain::{ImageId, Mib, SnapshotId, VolumeId};
 use cloud_image_probe::ImageInfo;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use super::{
-    backend::{FoundImage, FoundVolume, ImageUpload, StorageBackend},
+    backend::{FoundImage, FoundSnapshot, FoundVolume, ImageUpload, StorageBackend},
     call::{Admission, Call},
     error::StorageError,
-    model::{Format, Image, ImageSpec, Owner, PoolName, PoolStatus, Source, Volume, VolumeSpec},
+    model::{
+        Format, Image, ImageSpec, Owner, PoolName, PoolStatus, Snapshot, SnapshotSpec, Source, ThinStatus, Volume,
+        VolumeSpec,
+    },
 };
 
 /// Disk of every image.
@@ -29,6 +32,8 @@ pub(super) const VIRTUAL_SIZE: u64 = 4 << 20;
 pub(super) struct Fake {
     pub(super) name: PoolName,
     pub(super) volumes: Mutex<HashMap<VolumeId, FoundVolume>>,
+    pub(super) snapshots: Mutex<HashMap<SnapshotId, FoundSnapshot>>,
+    pub(super) thin: Mutex<Option<ThinStatus>>,
     pub(super) images: Arc<Mutex<HashMap<ImageId, FoundImage>>>,
     pub(super) free: AtomicU64,
     pub(super) healthy: AtomicBool,
@@ -43,6 +48,8 @@ impl Default for Fake {
         Self {
             name: "default".parse().unwrap(),
             volumes: Mutex::default(),
+            snapshots: Mutex::default(),
+            thin: Mutex::default(),
             images: Arc::default(),
             free: AtomicU64::new(1 << 40),
             healthy: AtomicBool::new(true),
@@ -79,7 +86,8 @@ impl StorageBackend for Fake {
     async fn space(&self) -> Result<PoolStatus, StorageError> {
         self.check()?;
         let free_bytes = self.free.load(Ordering::Relaxed);
-        Ok(PoolStatus { name: self.name.clone(), pool_id: "fake".into(), total_bytes: 1 << 40, free_bytes })
+        let thin = *self.thin.lock().unwrap();
+        Ok(PoolStatus { name: self.name.clone(), pool_id: "fake".into(), total_bytes: 1 << 40, free_bytes, thin })
     }
 
     async fn find_volume(&self, id: VolumeId) -> Result<FoundVolume, StorageError> {
@@ -109,6 +117,10 @@ impl StorageBackend for Fake {
         Ok(volume)
     }
 
+    async fn prepare_volume(&self, _volume: &Volume) -> Result<(), StorageError> {
+        Ok(())
+    }
+
     async fn remove_volume(&self, id: VolumeId) -> Result<(), StorageError> {
         self.volumes.lock().unwrap().remove(&id);
         Ok(())
@@ -127,9 +139,41 @@ impl StorageBackend for Fake {
         Ok(volumes.values().filter_map(whole).collect())
     }
 
-    async fn users_of_image(&self, id: ImageId) -> Result<Vec<VolumeId>, StorageError> {
+    async fn find_snapshot(&self, id: SnapshotId) -> Result<FoundSnapshot, StorageError> {
+        self.check()?;
+        Ok(self.snapshots.lock().unwrap().get(&id).cloned().unwrap_or(FoundSnapshot::Nothing))
+    }
+
+    async fn create_snapshot(&self, spec: &SnapshotSpec, owner: &Owner) -> Result<Snapshot, StorageError> {
+        let FoundVolume::Whole(volume) = self.find_volume(spec.volume).await? else { panic!() };
+        let snapshot = Snapshot {
+            id: spec.id,
+            owner: *owner,
+            volume: spec.volume,
+            size_bytes: volume.size_bytes,
+            allocated_bytes: 0,
+            pool: spec.pool.clone(),
+        };
+        self.created.fetch_add(1, Ordering::SeqCst);
+        self.snapshots.lock().unwrap().insert(spec.id, FoundSnapshot::Whole(snapshot.clone()));
+        Ok(snapshot)
+    }
+
+    async fn remove_snapshot(&self, id: SnapshotId) -> Result<(), StorageError> {
+        self.snapshots.lock().unwrap().remove(&id);
+        Ok(())
+    }
+
+    async fn snapshots(&self) -> Result<Vec<Snapshot>, StorageError> {
+        let snapshots = self.snapshots.lock().unwrap();
+        let whole = |found: &FoundSnapshot| if let FoundSnapshot::Whole(s) = found { Some(s.clone()) } else { None };
+        Ok(snapshots.values().filter_map(whole).collect())
+    }
+
+    async fn users_of_image(&self, id: ImageId) -> Result<Vec<String>, StorageError> {
         let volumes = self.volumes().await?;
-        Ok(volumes.iter().filter(|v| v.source == Source::Image { image_id: id }).map(|v| v.id).collect())
+        let users = volumes.iter().filter(|v| v.source == Source::Image { image_id: id });
+        Ok(users.map(|v| format!("volume {}", v.id)).collect())
     }
 
     async fn find_image(&self, id: ImageId) -> Result<FoundImage, StorageError> {

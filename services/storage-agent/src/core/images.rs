@@ -65,7 +65,7 @@ impl Storage {
             storage.parts.admission.admit(*spec.id.as_uuid(), &first)?;
             let there = storage.cached(&first, &spec).await?;
             if there.is_none() {
-                storage.has_space(spec.size_bytes).await?;
+                storage.has_space(spec.size_bytes, 0).await?;
             }
             Ok(there)
         });
@@ -81,7 +81,7 @@ impl Storage {
             unchecked += part.len() as u64;
             if unchecked >= SPACE_CHECK_BYTES {
                 unchecked = 0;
-                self.has_space(0).await?;
+                self.has_space(0, 0).await?;
             }
             upload.write(part).await?;
         }
@@ -172,7 +172,7 @@ impl Storage {
         call.owns(|| format!("image {id}"), &image.owner)?;
         let users = self.parts.backend.users_of_image(id).await?;
         if let Some(example) = users.first() {
-            return Err(StorageError::ImageInUse { image: id, count: users.len(), example: *example });
+            return Err(StorageError::ImageInUse { image: id, count: users.len(), example: example.clone() });
         }
         self.parts.backend.remove_image(id).await
     }

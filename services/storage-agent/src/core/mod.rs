@@ -10,8 +10,11 @@
 //! 4. What is there is looked up, compared with what is wanted, and only the difference is done. The backend leaves at
 //!    any point of a crash something that the same call, repeated, completes.
 //!
-//! A volume's lock is taken before its image's. Volumes that are made from an image hold its lock as readers; putting and
-//! removing the image hold it alone, so no volume is ever made on an image that goes.
+//! A volume's lock is taken before its source's: an image's, a snapshot's or another volume's. Whatever is made from a
+//! source holds its lock as a reader; making, changing and removing the source hold it alone, so nothing is ever made of
+//! what goes.
+//!
+//! A host has one or several pools ([`Pools`]), each a [`Storage`] of its own: what hangs in one does not keep the others.
 
 pub mod backend;
 pub mod call;
@@ -19,22 +22,25 @@ mod error;
 mod images;
 mod locks;
 pub mod model;
+mod pools;
+mod snapshots;
 mod volumes;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use cloud_domain::{ImageId, VolumeId};
+use cloud_domain::{ImageId, SnapshotId, VolumeId};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
 pub use error::StorageError;
+pub use pools::Pools;
 
 use self::{
     backend::StorageBackend,
     call::Admission,
     locks::KeyedLocks,
-    model::{PoolName, PoolStatus},
+    model::{PoolName, PoolStatus, ThinStatus},
 };
 
 /// The figures that rules use.
@@ -46,11 +52,35 @@ pub struct Rules {
     pub patience: Duration,
     /// How long the next bytes of an image are waited for.
     pub stall: Duration,
+    /// How full a thin pool may become.
+    pub limits: Limits,
+}
+
+/// Beyond these, nothing is made, grown or taken in a thin pool.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Of its data, in percent.
+    pub data_percent: u32,
+    /// Of its metadata, in percent.
+    pub metadata_percent: u32,
+    /// How many times its size all its volumes together may promise.
+    pub virtual_ratio: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { data_percent: 95, metadata_percent: 90, virtual_ratio: 20 }
+    }
 }
 
 impl Default for Rules {
     fn default() -> Self {
-        Self { reserve_bytes: None, patience: Duration::from_secs(60), stall: Duration::from_secs(60) }
+        Self {
+            reserve_bytes: None,
+            patience: Duration::from_secs(60),
+            stall: Duration::from_secs(60),
+            limits: Limits::default(),
+        }
     }
 }
 
@@ -65,6 +95,7 @@ struct Parts {
     admission: Arc<dyn Admission>,
     rules: Rules,
     volumes: KeyedLocks<VolumeId>,
+    snapshots: KeyedLocks<SnapshotId>,
     images: KeyedLocks<ImageId>,
     tasks: TaskTracker,
 }
@@ -74,8 +105,8 @@ impl Storage {
     #[must_use]
     pub fn new(backend: Arc<dyn StorageBackend>, admission: Arc<dyn Admission>, rules: Rules) -> Self {
         let tasks = TaskTracker::new();
-        let (volumes, images) = (KeyedLocks::default(), KeyedLocks::default());
-        Self { parts: Arc::new(Parts { backend, admission, rules, volumes, images, tasks }) }
+        let (volumes, snapshots, images) = Default::default();
+        Self { parts: Arc::new(Parts { backend, admission, rules, volumes, snapshots, images, tasks }) }
     }
 
     /// The pool, proved to be the right one and writable, and its kind.
@@ -131,15 +162,39 @@ impl Storage {
         if pool == self.parts.backend.pool() { Ok(()) } else { Err(StorageError::NoSuchPool(pool.clone())) }
     }
 
-    /// Whether `needed` bytes can be taken without touching the reserve.
-    async fn has_space(&self, needed: u64) -> Result<(), StorageError> {
+    /// Whether `needed` bytes can be taken without touching the reserve, and `promised` ones more be promised.
+    async fn has_space(&self, needed: u64, promised: u64) -> Result<(), StorageError> {
         let space = self.parts.backend.space().await?;
         let reserve = self.parts.rules.reserve_bytes.unwrap_or_else(|| (1 << 30).min(space.total_bytes / 20));
         if space.free_bytes.saturating_sub(needed) < reserve {
             return Err(StorageError::NoSpace { pool: space.name, free: space.free_bytes, needed, reserve });
         }
-        Ok(())
+        match space.thin {
+            Some(thin) => within(&space, thin, promised, &self.parts.rules.limits),
+            None => Ok(()),
+        }
     }
+}
+
+/// Whether a thin pool may take more.
+fn within(space: &PoolStatus, thin: ThinStatus, promised: u64, limits: &Limits) -> Result<(), StorageError> {
+    let at = |what, is: String, limit: String| Err(StorageError::AtLimit { pool: space.name.clone(), what, is, limit });
+    let percent = |permille: u32| format!("{}.{} %", permille / 10, permille % 10);
+    let ratio = (thin.virtual_bytes + promised).div_ceil(space.total_bytes.max(1));
+    if thin.data_permille > limits.data_percent * 10 {
+        return at("its data", percent(thin.data_permille), format!("{} %", limits.data_percent));
+    }
+    if thin.metadata_permille > limits.metadata_percent * 10 {
+        return at("its metadata", percent(thin.metadata_permille), format!("{} %", limits.metadata_percent));
+    }
+    if thin.virtual_bytes.saturating_add(promised) > space.total_bytes.saturating_mul(limits.virtual_ratio.into()) {
+        return at(
+            "what its volumes promise",
+            format!("{ratio} times its size"),
+            format!("{} times", limits.virtual_ratio),
+        );
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -2,12 +2,12 @@
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
-use cloud_domain::{CloudId, ImageId, Incarnation, Mib, NameError, ResourceName, VolumeId};
+use cloud_domain::{CloudId, ImageId, Incarnation, Mib, NameError, ResourceName, SnapshotId, VolumeId};
 pub use cloud_image_probe::Format;
 use serde::{Deserialize, Serialize};
 
 /// The name of a pool on its host.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PoolName(ResourceName);
 
@@ -105,6 +105,16 @@ pub enum Source {
         /// Which.
         image_id: ImageId,
     },
+    /// A copy of a snapshot.
+    Snapshot {
+        /// Which.
+        snapshot_id: SnapshotId,
+    },
+    /// A copy of a volume, as it was at the moment of the copy.
+    Volume {
+        /// Which.
+        volume_id: VolumeId,
+    },
 }
 
 impl fmt::Display for Source {
@@ -112,6 +122,8 @@ impl fmt::Display for Source {
         match self {
             Self::Blank => f.write_str("blank"),
             Self::Image { image_id } => write!(f, "image {image_id}"),
+            Self::Snapshot { snapshot_id } => write!(f, "snapshot {snapshot_id}"),
+            Self::Volume { volume_id } => write!(f, "volume {volume_id}"),
         }
     }
 }
@@ -152,6 +164,34 @@ pub struct Volume {
     pub pool: PoolName,
 }
 
+/// A snapshot to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotSpec {
+    /// Its id.
+    pub id: SnapshotId,
+    /// The volume that it is of.
+    pub volume: VolumeId,
+    /// Where that is.
+    pub pool: PoolName,
+}
+
+/// A snapshot that is there: never written again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Its id.
+    pub id: SnapshotId,
+    /// Whose it is.
+    pub owner: Owner,
+    /// The volume that it is of. It may be gone.
+    pub volume: VolumeId,
+    /// Bytes that a guest would see.
+    pub size_bytes: u64,
+    /// Bytes that it takes in its pool; with thin volumes, those it shares included.
+    pub allocated_bytes: u64,
+    /// Where it is.
+    pub pool: PoolName,
+}
+
 /// An image to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ImageSpec {
@@ -185,6 +225,19 @@ pub struct PoolStatus {
     pub pool_id: String,
     /// Bytes in all.
     pub total_bytes: u64,
-    /// Bytes free.
+    /// Bytes free, those that the pool can still grow by included.
     pub free_bytes: u64,
+    /// More about a pool whose volumes take space only as they are written.
+    pub thin: Option<ThinStatus>,
+}
+
+/// How full a thin pool is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ThinStatus {
+    /// Of its data, in thousandths.
+    pub data_permille: u32,
+    /// Of its metadata, in thousandths.
+    pub metadata_permille: u32,
+    /// Bytes that all volumes in it would have if they were full.
+    pub virtual_bytes: u64,
 }

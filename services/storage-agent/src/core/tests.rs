@@ -1,15 +1,15 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use bytes::Bytes;
-use cloud_domain::{CloudId, ImageId, Mib, VolumeId};
+use cloud_domain::{CloudId, ImageId, Mib, SnapshotId, VolumeId};
 use futures::{Stream, future::join_all, stream};
 use sha2::Digest as _;
 
 use super::{
-    backend::{FoundImage, FoundVolume},
+    backend::{FoundImage, FoundSnapshot, FoundVolume},
     call::Call,
     fake::{Fake, Newest, VIRTUAL_SIZE},
-    model::{Format, ImageSpec, Sha256, Source, VolumeSpec},
+    model::{Format, ImageSpec, Sha256, SnapshotSpec, Source, ThinStatus, VolumeSpec},
     *,
 };
 
@@ -180,7 +180,10 @@ async fn a_volume_needs_its_image_and_its_images_size() {
     t.ensure(&spec, true).await.unwrap();
 
     let error = t.storage.remove_image(t.call(), cached.0.id).await.unwrap_err();
-    assert!(matches!(error, StorageError::ImageInUse { count: 1, example, .. } if example == spec.id), "{error}");
+    assert!(
+        matches!(error, StorageError::ImageInUse { count: 1, ref example, .. } if *example == format!("volume {}", spec.id)),
+        "{error}"
+    );
     t.storage.remove_volume(t.call(), spec.id).await.unwrap();
     for _ in 0..2 {
         t.storage.remove_image(t.call(), cached.0.id).await.unwrap();
@@ -318,4 +321,137 @@ async fn bytes_that_stop_coming_end_the_call() {
     let never = stream::pending::<Result<Bytes, StorageError>>();
     let error = t.storage.put_image(t.call(), image().0, never).await.unwrap_err();
     assert!(matches!(error, StorageError::Stalled { seconds: 60, .. }), "{error}");
+}
+
+fn snapshot_of(volume: &VolumeSpec) -> SnapshotSpec {
+    SnapshotSpec { id: SnapshotId::random(), volume: volume.id, pool: volume.pool.clone() }
+}
+
+#[tokio::test]
+async fn a_snapshot_is_taken_only_where_that_is_allowed_and_found_ever_after() {
+    let t = Fixture::new();
+    let volume = blank(10);
+    let spec = snapshot_of(&volume);
+    let ensure = |may_create| t.storage.ensure_snapshot(t.call(), spec.clone(), may_create);
+    assert!(matches!(ensure(true).await, Err(StorageError::NoSuchVolume(id)) if id == volume.id));
+    t.ensure(&volume, true).await.unwrap();
+    assert!(matches!(ensure(false).await, Err(StorageError::SnapshotMissing(id)) if id == spec.id));
+    let taken = ensure(true).await.unwrap();
+    assert_eq!((taken.volume, taken.size_bytes), (volume.id, 10 * MIB));
+    t.storage.remove_volume(t.call(), volume.id).await.unwrap();
+    for may_create in [true, false] {
+        assert_eq!(ensure(may_create).await.unwrap(), taken, "it outlives its volume");
+    }
+    assert_eq!(t.storage.snapshots().await.unwrap(), [taken]);
+    for _ in 0..2 {
+        t.storage.remove_snapshot(t.call(), spec.id).await.unwrap();
+    }
+    assert!(t.storage.snapshots().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_lost_snapshot_is_not_taken_again_and_another_volumes_is_refused() {
+    let t = Fixture::new();
+    let (volume, other) = (blank(10), blank(10));
+    t.ensure(&volume, true).await.unwrap();
+    t.ensure(&other, true).await.unwrap();
+    let spec = snapshot_of(&volume);
+    t.fake.snapshots.lock().unwrap().insert(spec.id, FoundSnapshot::Lost(t.call().owner()));
+    for (may_create, lost) in [(true, true), (false, false)] {
+        let error = t.storage.ensure_snapshot(t.call(), spec.clone(), may_create).await.unwrap_err();
+        assert_eq!(matches!(error, StorageError::SnapshotLost(_)), lost, "{error}");
+        assert_eq!(matches!(error, StorageError::SnapshotMissing(_)), !lost, "{error}");
+    }
+    let spec = snapshot_of(&volume);
+    t.storage.ensure_snapshot(t.call(), spec.clone(), true).await.unwrap();
+    let of_another = SnapshotSpec { volume: other.id, ..spec.clone() };
+    let error = t.storage.ensure_snapshot(t.call(), of_another, true).await.unwrap_err();
+    assert!(matches!(error, StorageError::Differs { .. }), "{error}");
+    let error = t.storage.remove_snapshot(Fixture::foreign_call(), spec.id).await.unwrap_err();
+    assert!(matches!(error, StorageError::OtherCloud { .. }), "{error}");
+    let of_a_foreign_one = t.storage.ensure_snapshot(Fixture::foreign_call(), snapshot_of(&volume), true).await;
+    assert!(matches!(of_a_foreign_one, Err(StorageError::OtherCloud { .. })));
+}
+
+#[tokio::test]
+async fn a_copy_is_at_least_as_large_as_what_it_is_of_and_of_the_same_cloud() {
+    let t = Fixture::new();
+    let volume = blank(10);
+    t.ensure(&volume, true).await.unwrap();
+    let snapshot = snapshot_of(&volume);
+    t.storage.ensure_snapshot(t.call(), snapshot.clone(), true).await.unwrap();
+    let sources = [Source::Snapshot { snapshot_id: snapshot.id }, Source::Volume { volume_id: volume.id }];
+    for source in sources {
+        let small = t.ensure(&VolumeSpec { source, ..blank(9) }, true).await.unwrap_err();
+        assert!(matches!(small, StorageError::Invalid { field: "spec.size_bytes", .. }), "{small}");
+        let spec = VolumeSpec { source, ..blank(12) };
+        let foreign = t.storage.ensure_volume(Fixture::foreign_call(), spec.clone(), true).await.unwrap_err();
+        assert!(matches!(foreign, StorageError::OtherCloud { .. }), "{foreign}");
+        let copy = t.ensure(&spec, true).await.unwrap();
+        assert_eq!((copy.source, copy.size_bytes), (source, 12 * MIB));
+        assert_eq!(t.ensure(&spec, false).await.unwrap(), copy);
+    }
+    let itself = blank(10);
+    let itself = VolumeSpec { source: Source::Volume { volume_id: itself.id }, ..itself };
+    assert!(matches!(t.ensure(&itself, true).await, Err(StorageError::Invalid { field: "spec.volume_id", .. })));
+    let nothing = VolumeSpec { source: Source::Snapshot { snapshot_id: SnapshotId::random() }, ..blank(10) };
+    assert!(matches!(t.ensure(&nothing, true).await, Err(StorageError::NoSuchSnapshot(_))));
+}
+
+#[tokio::test]
+async fn beyond_the_limits_of_a_thin_pool_nothing_is_made_grown_or_taken() {
+    let t = Fixture::new();
+    let volume = blank(10);
+    t.ensure(&volume, true).await.unwrap();
+    let good = ThinStatus { data_permille: 950, metadata_permille: 900, virtual_bytes: 20 << 40 };
+    let promised = (20 << 40) - 40 * MIB;
+    let cases = [
+        ("its data", ThinStatus { data_permille: 951, ..good }),
+        ("its metadata", ThinStatus { metadata_permille: 901, ..good }),
+        ("what its volumes promise", good),
+    ];
+    for (name, thin) in cases {
+        *t.fake.thin.lock().unwrap() = Some(thin);
+        let at_limit = |error: StorageError| match error {
+            StorageError::AtLimit { what, .. } => assert_eq!(what, name),
+            other => panic!("{other}"),
+        };
+        at_limit(t.ensure(&blank(10), true).await.unwrap_err());
+        at_limit(t.storage.ensure_snapshot(t.call(), snapshot_of(&volume), true).await.unwrap_err());
+        let larger = Mib::try_from(20).unwrap();
+        at_limit(t.storage.resize_volume(t.call(), volume.id, larger).await.unwrap_err());
+        t.ensure(&volume, true).await.unwrap();
+    }
+    *t.fake.thin.lock().unwrap() = Some(ThinStatus { virtual_bytes: promised, ..good });
+    t.ensure(&blank(40), true).await.unwrap();
+    assert!(t.ensure(&blank(41), true).await.is_err());
+}
+
+#[tokio::test]
+async fn an_object_is_found_in_whichever_pool_has_it() {
+    let (first, second) =
+        (Arc::new(Fake::default()), Arc::new(Fake { name: "ssd".parse().unwrap(), ..Fake::default() }));
+    let admission = Arc::new(Newest::default());
+    let storage = |fake: &Arc<Fake>| Storage::new(fake.clone(), admission.clone(), Rules::default());
+    let pools = Pools::new([storage(&first), storage(&second)]);
+    let t = Fixture::new();
+    let spec = VolumeSpec { pool: "ssd".parse().unwrap(), ..blank(10) };
+    pools.ensure_volume(t.call(), spec.clone(), true).await.unwrap();
+    assert_eq!((first.volumes.lock().unwrap().len(), second.volumes.lock().unwrap().len()), (0, 1));
+    assert_eq!(
+        pools.resize_volume(t.call(), spec.id, None, Mib::try_from(20).unwrap()).await.unwrap().size_bytes,
+        20 * MIB
+    );
+    assert_eq!(pools.volumes().await.unwrap().len(), 1);
+    let nowhere = "tape".parse().unwrap();
+    let nothing = pools.remove_volume(t.call(), spec.id, Some(&nowhere)).await.unwrap_err();
+    assert!(matches!(nothing, StorageError::NoSuchPool(_)), "{nothing}");
+    pools.remove_volume(t.call(), spec.id, None).await.unwrap();
+    assert!(pools.volumes().await.unwrap().is_empty());
+    second.healthy.store(false, Ordering::Relaxed);
+    let all = pools.all().await;
+    assert_eq!(
+        all.iter().map(|(name, answer)| (name.to_string(), answer.is_ok())).collect::<Vec<_>>(),
+        [("default".into(), true), ("ssd".into(), false)]
+    );
 }

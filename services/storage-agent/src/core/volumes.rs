@@ -4,7 +4,7 @@ use cloud_domain::{Mib, VolumeId};
 
 use super::{
     Storage,
-    backend::{FoundImage, FoundVolume},
+    backend::{FoundImage, FoundSnapshot, FoundVolume},
     call::Call,
     error::StorageError,
     model::{Source, Volume, VolumeSpec},
@@ -28,16 +28,24 @@ impl Storage {
 
     async fn ensure_locked(&self, call: &Call, spec: &VolumeSpec, may_create: bool) -> Result<Volume, StorageError> {
         let id = spec.id;
-        // Held until the volume is made, so that its image stays.
-        let _image = match spec.source {
+        // Held until the volume is made, so that its source stays.
+        let _source = match spec.source {
             Source::Image { image_id } => Some(self.parts.images.read(image_id).await),
+            Source::Snapshot { snapshot_id } => Some(self.parts.snapshots.read(snapshot_id).await),
+            Source::Volume { volume_id } if volume_id != id => Some(self.parts.volumes.read(volume_id).await),
+            Source::Volume { .. } => {
+                return Err(StorageError::Invalid { field: "spec.volume_id", message: "is the volume itself".into() });
+            }
             Source::Blank => None,
         };
         match self.parts.backend.find_volume(id).await? {
             FoundVolume::Whole(volume) => {
                 call.owns(|| format!("volume {id}"), &volume.owner)?;
                 same(&volume, spec)?;
-                self.least_size(spec).await?;
+                if matches!(spec.source, Source::Image { .. }) {
+                    self.least_size(call, spec).await?;
+                }
+                self.parts.backend.prepare_volume(&volume).await?;
                 Ok(volume)
             }
             FoundVolume::Foreign(path) => Err(StorageError::Foreign(path)),
@@ -58,24 +66,46 @@ impl Storage {
         if !may_create {
             return Err(StorageError::DataMissing(spec.id));
         }
-        let least = self.least_size(spec).await?;
+        let least = self.least_size(call, spec).await?;
         if spec.size.bytes() < least {
-            let message = format!("must be at least its image's {least} bytes, is {}", spec.size.bytes());
+            let message = format!("must be at least its source's {least} bytes, is {}", spec.size.bytes());
             return Err(StorageError::Invalid { field: "spec.size_bytes", message });
         }
-        self.has_space(0).await?;
+        self.has_space(0, spec.size.bytes()).await?;
         self.parts.backend.create_volume(spec, &call.owner()).await
     }
 
-    /// Bytes that the volume's source has.
-    async fn least_size(&self, spec: &VolumeSpec) -> Result<u64, StorageError> {
-        let Source::Image { image_id } = spec.source else { return Ok(0) };
-        match self.parts.backend.find_image(image_id).await? {
-            FoundImage::Whole(image) => Ok(image.virtual_size_bytes),
-            FoundImage::Foreign(path) => Err(StorageError::Foreign(path)),
-            FoundImage::Nothing | FoundImage::Lost(_) => {
-                Err(StorageError::ImageNotCached { volume: spec.id, image: image_id })
-            }
+    /// Bytes that the volume's source has, which must be there.
+    async fn least_size(&self, call: &Call, spec: &VolumeSpec) -> Result<u64, StorageError> {
+        match spec.source {
+            Source::Blank => Ok(0),
+            Source::Image { image_id } => match self.parts.backend.find_image(image_id).await? {
+                FoundImage::Whole(image) => Ok(image.virtual_size_bytes),
+                FoundImage::Foreign(path) => Err(StorageError::Foreign(path)),
+                FoundImage::Nothing | FoundImage::Lost(_) => {
+                    Err(StorageError::ImageNotCached { volume: spec.id, image: image_id })
+                }
+            },
+            Source::Snapshot { snapshot_id } => match self.parts.backend.find_snapshot(snapshot_id).await? {
+                FoundSnapshot::Whole(snapshot) => {
+                    call.owns(|| format!("snapshot {snapshot_id}"), &snapshot.owner)?;
+                    Ok(snapshot.size_bytes)
+                }
+                FoundSnapshot::Foreign(path) => Err(StorageError::Foreign(path)),
+                FoundSnapshot::Nothing | FoundSnapshot::Unfinished(_) | FoundSnapshot::Lost(_) => {
+                    Err(StorageError::NoSuchSnapshot(snapshot_id))
+                }
+            },
+            Source::Volume { volume_id } => match self.parts.backend.find_volume(volume_id).await? {
+                FoundVolume::Whole(volume) => {
+                    call.owns(|| format!("volume {volume_id}"), &volume.owner)?;
+                    Ok(volume.size_bytes)
+                }
+                FoundVolume::Foreign(path) => Err(StorageError::Foreign(path)),
+                FoundVolume::Nothing | FoundVolume::Unfinished(_) | FoundVolume::Lost(_) => {
+                    Err(StorageError::NoSuchVolume(volume_id))
+                }
+            },
         }
     }
 
@@ -104,10 +134,11 @@ impl Storage {
         .await
     }
 
-    /// Grows a volume that no process has open. To the size it has: success.
+    /// Grows a volume. To the size it has: success.
     ///
     /// # Errors
-    /// [`StorageError::Invalid`] where it is larger already, [`StorageError::VolumeInUse`] where a process has it open.
+    /// [`StorageError::Invalid`] where it is larger already, [`StorageError::VolumeInUse`] where a process has it open and
+    /// its kind of pool cannot grow it then.
     pub async fn resize_volume(&self, call: Call, id: VolumeId, size: Mib) -> Result<Volume, StorageError> {
         let lock = self.parts.volumes.write(id);
         self.run(format!("resizing volume {id}"), lock, |storage| async move {
@@ -127,7 +158,7 @@ impl Storage {
                     format!("must be more than the volume's {} bytes, is {}", volume.size_bytes, size.bytes());
                 return Err(StorageError::Invalid { field: "size_bytes", message });
             }
-            storage.has_space(0).await?;
+            storage.has_space(0, size.bytes() - volume.size_bytes).await?;
             storage.parts.backend.grow_volume(id, size).await
         })
         .await

@@ -1,6 +1,9 @@
-//! What heartbeats say about the pool.
+//! What heartbeats say about the pools.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+};
 
 use async_trait::async_trait;
 use cloud_contracts::agent::{Capacity, Pool, StorageCapacity};
@@ -8,25 +11,32 @@ use cloud_service_kit::{agent::CapacitySource, error::chain};
 use prometheus::{IntGaugeVec, Opts, Registry};
 
 use super::wire;
-use crate::core::Storage;
+use crate::{
+    adapters::lvm,
+    core::{Pools, model::PoolName},
+};
 
-/// The pool's capacity, with a proof of its health each time.
+/// The pools' capacity, with a proof of their health each time.
 pub struct PoolCapacity {
-    storage: Storage,
-    /// What the pool had when it was last healthy: an unhealthy one still has a name and an identity.
-    last: Mutex<Vec<Pool>>,
+    storage: Pools,
+    /// What each pool had when it was last healthy: an unhealthy one still has a name and an identity.
+    last: Mutex<BTreeMap<PoolName, Pool>>,
     bytes: IntGaugeVec,
+    permille: IntGaugeVec,
 }
 
 impl PoolCapacity {
-    /// The capacity of a storage, also as metrics.
+    /// The capacity of the pools, also as metrics.
     ///
     /// # Errors
     /// None while no other metric has the name.
-    pub fn new(storage: Storage, registry: &Registry) -> Result<Self, prometheus::Error> {
+    pub fn new(storage: Pools, registry: &Registry) -> Result<Self, prometheus::Error> {
         let bytes = IntGaugeVec::new(Opts::new("pool_bytes", "Bytes of a pool, by state."), &["pool", "state"])?;
         registry.register(Box::new(bytes.clone()))?;
-        Ok(Self { storage, last: Mutex::default(), bytes })
+        let permille = Opts::new("pool_used_permille", "How full a thin pool is, in thousandths, by part.");
+        let permille = IntGaugeVec::new(permille, &["pool", "part"])?;
+        registry.register(Box::new(permille.clone()))?;
+        Ok(Self { storage, last: Mutex::default(), bytes, permille })
     }
 
     fn measure(&self, pool: &Pool) {
@@ -35,23 +45,33 @@ impl PoolCapacity {
         };
         set("total", pool.total_bytes);
         set("free", pool.free_bytes);
+        if pool.backend == lvm::KIND {
+            set("virtual", pool.virtual_bytes);
+            for (part, permille) in [("data", pool.data_permille), ("metadata", pool.metadata_permille)] {
+                self.permille.with_label_values(&[pool.name.as_str(), part]).set(permille.into());
+            }
+        }
     }
 }
 
 #[async_trait]
 impl CapacitySource for PoolCapacity {
     async fn capacity(&self) -> (Capacity, Result<(), String>) {
-        let answer = self.storage.pool().await;
+        let answers = self.storage.all().await;
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let health = match answer {
-            Ok((status, kind)) => {
-                let pool = wire::pool(&status, kind);
-                self.measure(&pool);
-                *last = vec![pool];
-                Ok(())
+        let mut wrong = Vec::new();
+        for (name, answer) in answers {
+            match answer {
+                Ok((status, kind)) => {
+                    let pool = wire::pool(&status, kind);
+                    self.measure(&pool);
+                    last.insert(name, pool);
+                }
+                Err(error) => wrong.push(chain(&error)),
             }
-            Err(error) => Err(chain(&error)),
-        };
-        (Capacity { storage: Some(StorageCapacity { pools: last.clone() }), ..Capacity::default() }, health)
+        }
+        let health = if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) };
+        let pools = last.values().cloned().collect();
+        (Capacity { storage: Some(StorageCapacity { pools }), ..Capacity::default() }, health)
     }
 }

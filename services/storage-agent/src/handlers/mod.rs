@@ -8,10 +8,10 @@ pub mod wire;
 use bytes::Bytes;
 use cloud_contracts::agent::{
     EnsureSnapshotRequest, EnsureSnapshotResponse, EnsureVolumeRequest, EnsureVolumeResponse, GetImageRequest,
-    GetImageResponse, ListImagesRequest, ListImagesResponse, ListVolumesRequest, ListVolumesResponse, PutImageRequest,
-    PutImageResponse, RemoveImageRequest, RemoveImageResponse, RemoveSnapshotRequest, RemoveSnapshotResponse,
-    RemoveVolumeRequest, RemoveVolumeResponse, ResizeVolumeRequest, ResizeVolumeResponse, put_image_request::Message,
-    storage_service_server::StorageService,
+    GetImageResponse, ListImagesRequest, ListImagesResponse, ListSnapshotsRequest, ListSnapshotsResponse,
+    ListVolumesRequest, ListVolumesResponse, PutImageRequest, PutImageResponse, RemoveImageRequest,
+    RemoveImageResponse, RemoveSnapshotRequest, RemoveSnapshotResponse, RemoveVolumeRequest, RemoveVolumeResponse,
+    ResizeVolumeRequest, ResizeVolumeResponse, put_image_request::Message, storage_service_server::StorageService,
 };
 use cloud_domain::CloudId;
 use cloud_service_kit::ServiceError;
@@ -21,18 +21,18 @@ use tonic::{Request, Response, Status, Streaming};
 
 pub use capacity::PoolCapacity;
 
-use crate::core::{Storage, model::Owner};
+use crate::core::{Pools, model::Owner};
 
-/// `cloud.agent.v1.StorageService` over [`Storage`].
+/// `cloud.agent.v1.StorageService` over [`Pools`].
 pub struct StorageHandler {
-    storage: Storage,
+    storage: Pools,
     cloud: watch::Receiver<Option<CloudId>>,
 }
 
 impl StorageHandler {
     /// The service. `cloud` is the one that this host belongs to, once the gateway said it.
     #[must_use]
-    pub fn new(storage: Storage, cloud: watch::Receiver<Option<CloudId>>) -> Self {
+    pub fn new(storage: Pools, cloud: watch::Receiver<Option<CloudId>>) -> Self {
         Self { storage, cloud }
     }
 
@@ -52,8 +52,9 @@ type Answer<T> = Result<Response<T>, Status>;
 impl StorageService for StorageHandler {
     async fn get_image(&self, request: Request<GetImageRequest>) -> Answer<GetImageResponse> {
         let id = wire::parse("id", &request.get_ref().id)?;
-        let image = self.storage.image(id).await.map_err(ServiceError::from)?;
-        Ok(Response::new(GetImageResponse { image: Some(wire::image(&image)) }))
+        let pool = wire::pool_or_default("pool", &request.get_ref().pool)?;
+        let image = self.storage.image(id, &pool).await.map_err(ServiceError::from)?;
+        Ok(Response::new(GetImageResponse { image: Some(wire::image(&image, &pool)) }))
     }
 
     async fn put_image(&self, request: Request<Streaming<PutImageRequest>>) -> Answer<PutImageResponse> {
@@ -66,22 +67,28 @@ impl StorageService for StorageHandler {
             None => return Err(wire::missing("header").into()),
         };
         let spec = wire::image_spec(&header)?;
+        let pool = wire::pool_or_default("header.pool", &header.pool)?;
         let call = wire::call("header.", header.context)?;
-        let image = self.storage.put_image(call, spec, parts(messages)).await?;
-        Ok(Response::new(PutImageResponse { image: Some(wire::image(&image)) }))
+        let image = self.storage.put_image(call, spec, &pool, parts(messages)).await?;
+        Ok(Response::new(PutImageResponse { image: Some(wire::image(&image, &pool)) }))
     }
 
     async fn remove_image(&self, request: Request<RemoveImageRequest>) -> Answer<RemoveImageResponse> {
         let request = request.into_inner();
-        let (id, call) = (wire::parse("id", &request.id)?, wire::call("", request.context)?);
-        self.storage.remove_image(call, id).await.map_err(ServiceError::from)?;
+        let (id, pool) = (wire::parse("id", &request.id)?, wire::pool_if_named(&request.pool)?);
+        let call = wire::call("", request.context)?;
+        self.storage.remove_image(call, id, pool.as_ref()).await.map_err(ServiceError::from)?;
         Ok(Response::new(RemoveImageResponse {}))
     }
 
     async fn list_images(&self, _request: Request<ListImagesRequest>) -> Answer<ListImagesResponse> {
         let shows = self.shows()?;
         let images = self.storage.images().await.map_err(ServiceError::from)?;
-        let images = images.iter().filter(|image| shows(&image.owner)).map(wire::image).collect();
+        let images = images
+            .iter()
+            .filter(|(_, image)| shows(&image.owner))
+            .map(|(pool, image)| wire::image(image, pool))
+            .collect();
         Ok(Response::new(ListImagesResponse { images }))
     }
 
@@ -94,8 +101,9 @@ impl StorageService for StorageHandler {
 
     async fn remove_volume(&self, request: Request<RemoveVolumeRequest>) -> Answer<RemoveVolumeResponse> {
         let request = request.into_inner();
-        let (id, call) = (wire::parse("id", &request.id)?, wire::call("", request.context)?);
-        self.storage.remove_volume(call, id).await.map_err(ServiceError::from)?;
+        let (id, pool) = (wire::parse("id", &request.id)?, wire::pool_if_named(&request.pool)?);
+        let call = wire::call("", request.context)?;
+        self.storage.remove_volume(call, id, pool.as_ref()).await.map_err(ServiceError::from)?;
         Ok(Response::new(RemoveVolumeResponse {}))
     }
 
@@ -108,18 +116,35 @@ impl StorageService for StorageHandler {
 
     async fn resize_volume(&self, request: Request<ResizeVolumeRequest>) -> Answer<ResizeVolumeResponse> {
         let request = request.into_inner();
-        let (id, call) = (wire::parse("id", &request.id)?, wire::call("", request.context)?);
+        let (id, pool) = (wire::parse("id", &request.id)?, wire::pool_if_named(&request.pool)?);
         let size = wire::mebibytes("size_bytes", request.size_bytes)?;
-        let volume = self.storage.resize_volume(call, id, size).await.map_err(ServiceError::from)?;
+        let call = wire::call("", request.context)?;
+        let volume = self.storage.resize_volume(call, id, pool.as_ref(), size).await.map_err(ServiceError::from)?;
         Ok(Response::new(ResizeVolumeResponse { volume: Some(wire::volume(&volume)) }))
     }
 
-    async fn ensure_snapshot(&self, _request: Request<EnsureSnapshotRequest>) -> Answer<EnsureSnapshotResponse> {
-        Err(ServiceError::unimplemented("snapshots are not built yet").into())
+    async fn ensure_snapshot(&self, request: Request<EnsureSnapshotRequest>) -> Answer<EnsureSnapshotResponse> {
+        let request = request.into_inner();
+        let (spec, call) = (wire::snapshot_spec(&request)?, wire::call("", request.context)?);
+        let snapshot =
+            self.storage.ensure_snapshot(call, spec, request.may_create).await.map_err(ServiceError::from)?;
+        let size_bytes = snapshot.size_bytes;
+        Ok(Response::new(EnsureSnapshotResponse { size_bytes, snapshot: Some(wire::snapshot(&snapshot)) }))
     }
 
-    async fn remove_snapshot(&self, _request: Request<RemoveSnapshotRequest>) -> Answer<RemoveSnapshotResponse> {
-        Err(ServiceError::unimplemented("snapshots are not built yet").into())
+    async fn remove_snapshot(&self, request: Request<RemoveSnapshotRequest>) -> Answer<RemoveSnapshotResponse> {
+        let request = request.into_inner();
+        let (id, pool) = (wire::parse("id", &request.id)?, wire::pool_if_named(&request.pool)?);
+        let call = wire::call("", request.context)?;
+        self.storage.remove_snapshot(call, id, pool.as_ref()).await.map_err(ServiceError::from)?;
+        Ok(Response::new(RemoveSnapshotResponse {}))
+    }
+
+    async fn list_snapshots(&self, _request: Request<ListSnapshotsRequest>) -> Answer<ListSnapshotsResponse> {
+        let shows = self.shows()?;
+        let snapshots = self.storage.snapshots().await.map_err(ServiceError::from)?;
+        let snapshots = snapshots.iter().filter(|snapshot| shows(&snapshot.owner)).map(wire::snapshot).collect();
+        Ok(Response::new(ListSnapshotsResponse { snapshots }))
     }
 }
 

@@ -21,6 +21,14 @@ impl From<StorageError> for ServiceError {
                 Self::new(Code::NotFound, "DATA_MISSING", message).with_resource("volume", id)
             }
             E::NoSuchVolume(id) => Self::new(Code::NotFound, "NOT_FOUND", message).with_resource("volume", id),
+            E::NoSuchSnapshot(id) => Self::new(Code::NotFound, "NOT_FOUND", message).with_resource("snapshot", id),
+            E::SnapshotMissing(id) | E::SnapshotLost(id) => {
+                Self::new(Code::NotFound, "DATA_MISSING", message).with_resource("snapshot", id)
+            }
+            // Trying again does not help until somebody acts, so it is no failed precondition that may pass.
+            E::CopyInUse { volume, .. } => {
+                Self::new(Code::OutOfRange, "COPY_IN_USE", message).with_resource("volume", volume)
+            }
             E::NoSuchImage(id) => Self::new(Code::NotFound, "IMAGE_NOT_CACHED", message).with_resource("image", id),
             E::ImageNotCached { image, .. } => {
                 Self::failed_precondition("IMAGE_NOT_CACHED", message).with_resource("image", image)
@@ -33,6 +41,8 @@ impl From<StorageError> for ServiceError {
             }
             E::VolumeInUse(id) => Self::failed_precondition("VOLUME_IN_USE", message).with_resource("volume", id),
             E::NoSpace { ref pool, .. } => full(format!("pool:{pool}"), message),
+            E::AtLimit { ref pool, .. } => full(format!("pool:{pool}"), message).with_reason("POOL_LIMIT"),
+            E::Hung { .. } => Self::deadline_exceeded(message).with_reason("HUNG"),
             E::Corrupt { image, .. } => {
                 Self::new(Code::InvalidArgument, "IMAGE_CORRUPT", message).with_resource("image", image)
             }
@@ -44,7 +54,7 @@ impl From<StorageError> for ServiceError {
             E::NotAdmitted(refusal) => *refusal,
             E::Stopping => Self::unavailable("STOPPING", message),
             E::Backend { source, .. } if is_full(source.as_ref()) => {
-                full("pool".into(), format!("{message}: the pool's file system is full")).with_source(source)
+                full("pool".into(), format!("{message}: the pool is full")).with_source(source)
             }
             E::Backend { source, .. } => {
                 let message = format!("{message}; the storage-agent's log has the cause");
@@ -58,7 +68,8 @@ fn full(subject: String, message: String) -> ServiceError {
     ServiceError::resource_exhausted(subject, message).with_reason("POOL_FULL")
 }
 
-/// Whether an error comes from a full file system; `qemu-img` says so only in words.
+/// Whether an error comes from a full file system, or thin pool, or volume group; `qemu-img` and the LVM commands say so
+/// only in words.
 fn is_full(error: &(dyn Error + 'static)) -> bool {
     let mut cause = Some(error);
     while let Some(error) = cause {
@@ -67,7 +78,16 @@ fn is_full(error: &(dyn Error + 'static)) -> bool {
         }
         cause = error.source();
     }
-    chain(error).contains("No space left on device")
+    let said = chain(error).to_lowercase();
+    [
+        "no space left on device",
+        "insufficient free space",
+        "insufficient free extents",
+        "reached threshold",
+        "exceeds maximum metadata size",
+    ]
+    .iter()
+    .any(|words| said.contains(words))
 }
 
 #[cfg(test)]

@@ -3,12 +3,12 @@
 use std::str::FromStr;
 
 use cloud_contracts::agent as wire;
-use cloud_domain::{ImageId, Mib, VolumeId};
+use cloud_domain::{ImageId, Mib, SnapshotId, VolumeId};
 use cloud_service_kit::ServiceError;
 
 use crate::core::{
     call::Call,
-    model::{Image, ImageSpec, PoolName, PoolStatus, Source, Volume, VolumeSpec},
+    model::{Image, ImageSpec, Owner, PoolName, PoolStatus, Snapshot, SnapshotSpec, Source, Volume, VolumeSpec},
 };
 
 /// The pool that a request means where it names none.
@@ -56,19 +56,32 @@ pub(super) fn volume_spec(spec: Option<wire::VolumeSpec>) -> Result<VolumeSpec, 
     let source = match spec.source {
         None => Source::Blank,
         Some(Wire::ImageId(id)) => Source::Image { image_id: parse("spec.image_id", &id)? },
-        Some(Wire::SnapshotId(_)) => {
-            return Err(ServiceError::invalid("spec.snapshot_id", "volumes from snapshots are not built yet"));
-        }
-        Some(Wire::VolumeId(_)) => {
-            return Err(ServiceError::invalid("spec.volume_id", "volumes from volumes are not built yet"));
-        }
+        Some(Wire::SnapshotId(id)) => Source::Snapshot { snapshot_id: parse("spec.snapshot_id", &id)? },
+        Some(Wire::VolumeId(id)) => Source::Volume { volume_id: parse("spec.volume_id", &id)? },
     };
-    let pool = if spec.pool.is_empty() { DEFAULT_POOL } else { &spec.pool };
     Ok(VolumeSpec {
         id: parse::<VolumeId>("spec.id", &spec.id)?,
         size: mebibytes("spec.size_bytes", spec.size_bytes)?,
         source,
-        pool: parse::<PoolName>("spec.pool", pool)?,
+        pool: pool_or_default("spec.pool", &spec.pool)?,
+    })
+}
+
+/// The pool that is named, or else the default one.
+pub(super) fn pool_or_default(field: &str, name: &str) -> Result<PoolName, ServiceError> {
+    parse(field, if name.is_empty() { DEFAULT_POOL } else { name })
+}
+
+/// The pool that is named, if any.
+pub(super) fn pool_if_named(name: &str) -> Result<Option<PoolName>, ServiceError> {
+    if name.is_empty() { Ok(None) } else { parse("pool", name).map(Some) }
+}
+
+pub(super) fn snapshot_spec(request: &wire::EnsureSnapshotRequest) -> Result<SnapshotSpec, ServiceError> {
+    Ok(SnapshotSpec {
+        id: parse::<SnapshotId>("id", &request.id)?,
+        volume: parse("volume_id", &request.volume_id)?,
+        pool: pool_or_default("pool", &request.pool)?,
     })
 }
 
@@ -84,31 +97,52 @@ pub(super) fn image_spec(header: &wire::ImageHeader) -> Result<ImageSpec, Servic
     })
 }
 
+fn owner(owner: &Owner, resource_id: String) -> wire::Owner {
+    wire::Owner {
+        cloud_id: owner.cloud_id.to_string(),
+        resource_id,
+        incarnation: owner.incarnation.map(|i| i.to_string()).unwrap_or_default(),
+    }
+}
+
 pub(super) fn volume(volume: &Volume) -> wire::Volume {
+    let [mut image_id, mut snapshot_id, mut volume_id] = [const { String::new() }; 3];
+    match volume.source {
+        Source::Blank => {}
+        Source::Image { image_id: id } => image_id = id.to_string(),
+        Source::Snapshot { snapshot_id: id } => snapshot_id = id.to_string(),
+        Source::Volume { volume_id: id } => volume_id = id.to_string(),
+    }
     wire::Volume {
-        owner: Some(wire::Owner {
-            cloud_id: volume.owner.cloud_id.to_string(),
-            resource_id: volume.id.to_string(),
-            incarnation: volume.owner.incarnation.map(|i| i.to_string()).unwrap_or_default(),
-        }),
+        owner: Some(owner(&volume.owner, volume.id.to_string())),
         size_bytes: volume.size_bytes,
         allocated_bytes: volume.allocated_bytes,
         path: volume.path.to_string_lossy().into_owned(),
         format: volume.format.to_string(),
         pool: volume.pool.to_string(),
-        image_id: match volume.source {
-            Source::Blank => String::new(),
-            Source::Image { image_id } => image_id.to_string(),
-        },
+        image_id,
+        snapshot_id,
+        volume_id,
     }
 }
 
-pub(super) fn image(image: &Image) -> wire::CachedImage {
+pub(super) fn snapshot(snapshot: &Snapshot) -> wire::Snapshot {
+    wire::Snapshot {
+        owner: Some(owner(&snapshot.owner, snapshot.id.to_string())),
+        volume_id: snapshot.volume.to_string(),
+        size_bytes: snapshot.size_bytes,
+        allocated_bytes: snapshot.allocated_bytes,
+        pool: snapshot.pool.to_string(),
+    }
+}
+
+pub(super) fn image(image: &Image, pool: &PoolName) -> wire::CachedImage {
     wire::CachedImage {
         id: image.spec.id.to_string(),
         size_bytes: image.spec.size_bytes,
         virtual_size_bytes: image.virtual_size_bytes,
         sha256: image.spec.sha256.to_string(),
+        pool: pool.to_string(),
     }
 }
 
@@ -121,5 +155,8 @@ pub fn pool(status: &PoolStatus, kind: &str) -> wire::Pool {
         pool_id: status.pool_id.clone(),
         total_bytes: status.total_bytes,
         free_bytes: status.free_bytes,
+        data_permille: status.thin.map_or(0, |thin| thin.data_permille),
+        metadata_permille: status.thin.map_or(0, |thin| thin.metadata_permille),
+        virtual_bytes: status.thin.map_or(0, |thin| thin.virtual_bytes),
     }
 }

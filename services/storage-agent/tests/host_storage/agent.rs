@@ -8,8 +8,9 @@ use std::{
 
 use bytes::Bytes;
 use cloud_contracts::agent::{
-    CachedImage, CallContext, EnsureVolumeRequest, ImageHeader, ListImagesRequest, ListVolumesRequest, PutImageRequest,
-    RemoveImageRequest, RemoveVolumeRequest, ResizeVolumeRequest, Volume, VolumeSpec, put_image_request::Message,
+    CachedImage, CallContext, EnsureSnapshotRequest, EnsureVolumeRequest, ImageHeader, ListImagesRequest,
+    ListSnapshotsRequest, ListVolumesRequest, PutImageRequest, RemoveImageRequest, RemoveSnapshotRequest,
+    RemoveVolumeRequest, ResizeVolumeRequest, Snapshot, Volume, VolumeSpec, put_image_request::Message,
     storage_service_client::StorageServiceClient, volume_spec::Source,
 };
 use cloud_service_kit::{Address, ServiceError, channel::connect_lazy};
@@ -46,33 +47,43 @@ pub struct Agent {
     pub mount: Option<Mount>,
     pub gateway: Gateway,
     session: String,
+    /// Flags beside the usual ones.
+    flags: Vec<String>,
     pub client: StorageServiceClient<Channel>,
     root: TempDir,
 }
 
 impl Agent {
     pub async fn start() -> Self {
-        Self::start_in(TempDir::new().unwrap(), None).await
+        Self::start_in(TempDir::new().unwrap(), None, &[]).await
+    }
+
+    /// With these flags beside the usual ones.
+    pub async fn start_with(flags: &[&str]) -> Self {
+        Self::start_in(TempDir::new().unwrap(), None, flags).await
     }
 
     /// With 24 MiB of space.
     pub async fn start_small() -> Self {
         let root = TempDir::new().unwrap();
         let mount = Mount::tmpfs(root.path().join("pool"), "24m");
-        Self::start_in(root, Some(mount)).await
+        Self::start_in(root, Some(mount), &[]).await
     }
 
-    async fn start_in(root: TempDir, mount: Option<Mount>) -> Self {
+    async fn start_in(root: TempDir, mount: Option<Mount>, flags: &[&str]) -> Self {
         let gateway = Gateway::serve(&root.path().join("host.sock"));
         let socket = Address::Unix(root.path().join("storage.sock"));
         let client = StorageServiceClient::new(connect_lazy(&socket));
-        let mut agent = Self { child: None, mount, gateway, session: String::new(), client, root };
+        let flags = flags.iter().map(ToString::to_string).collect();
+        let mut agent = Self { child: None, mount, gateway, session: String::new(), flags, client, root };
         agent.run().await;
         agent
     }
 
     pub fn command(root: &Path) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_cloud-storage-agent"));
+        // Where the test runs on another machine than it was built on, it is told where the agent is.
+        let agent = std::env::var_os("CLOUD_STORAGE_AGENT");
+        let mut command = Command::new(agent.unwrap_or_else(|| env!("CARGO_BIN_EXE_cloud-storage-agent").into()));
         command
             .arg("--gateway")
             .arg(format!("unix:{}", root.join("host.sock").display()))
@@ -91,7 +102,7 @@ impl Agent {
     /// Starts the agent and waits until it is registered.
     pub async fn run(&mut self) {
         assert!(self.child.is_none());
-        self.child = Some(Self::command(self.root.path()).spawn().unwrap());
+        self.child = Some(Self::command(self.root.path()).args(&self.flags).spawn().unwrap());
         let before = self.session.clone();
         let mut registered = self.gateway.registered.clone();
         let new = registered.wait_for(|r| r.as_ref().is_some_and(|r| r.session_id != before));
@@ -147,13 +158,29 @@ impl Agent {
     }
 
     pub async fn remove(&self, id: &str) -> Result<(), Status> {
-        let request = RemoveVolumeRequest { context: self.context(), id: id.into() };
+        let request = RemoveVolumeRequest { context: self.context(), id: id.into(), pool: String::new() };
         self.client.clone().remove_volume(request).await.map(drop)
     }
 
     pub async fn resize(&self, id: &str, size_bytes: u64) -> Result<Volume, Status> {
-        let request = ResizeVolumeRequest { context: self.context(), id: id.into(), size_bytes };
+        let request = ResizeVolumeRequest { context: self.context(), id: id.into(), size_bytes, pool: String::new() };
         Ok(self.client.clone().resize_volume(request).await?.into_inner().volume.unwrap())
+    }
+
+    pub async fn snapshot(&self, id: &str, volume_id: &str, may_create: bool) -> Result<Snapshot, Status> {
+        let context = self.context();
+        let (id, volume_id, pool) = (id.to_owned(), volume_id.to_owned(), String::new());
+        let request = EnsureSnapshotRequest { context, id, volume_id, pool, may_create };
+        Ok(self.client.clone().ensure_snapshot(request).await?.into_inner().snapshot.unwrap())
+    }
+
+    pub async fn remove_snapshot(&self, id: &str) -> Result<(), Status> {
+        let request = RemoveSnapshotRequest { context: self.context(), id: id.into(), pool: String::new() };
+        self.client.clone().remove_snapshot(request).await.map(drop)
+    }
+
+    pub async fn snapshots(&self) -> Result<Vec<Snapshot>, Status> {
+        Ok(self.client.clone().list_snapshots(ListSnapshotsRequest {}).await?.into_inner().snapshots)
     }
 
     pub async fn volumes(&self) -> Result<Vec<Volume>, Status> {
@@ -167,6 +194,7 @@ impl Agent {
             format: format.into(),
             size_bytes: bytes.len() as u64,
             sha256: hex::encode(Sha256::digest(bytes)),
+            pool: String::new(),
         }
     }
 
@@ -181,7 +209,7 @@ impl Agent {
     }
 
     pub async fn remove_image(&self, id: &str) -> Result<(), Status> {
-        let request = RemoveImageRequest { context: self.context(), id: id.into() };
+        let request = RemoveImageRequest { context: self.context(), id: id.into(), pool: String::new() };
         self.client.clone().remove_image(request).await.map(drop)
     }
 
@@ -206,6 +234,10 @@ pub fn blank(mib: u64) -> VolumeSpec {
 
 pub fn from(image: &CachedImage, mib: u64) -> VolumeSpec {
     VolumeSpec { source: Some(Source::ImageId(image.id.clone())), ..blank(mib) }
+}
+
+pub fn copy_of(source: Source, mib: u64) -> VolumeSpec {
+    VolumeSpec { source: Some(source), ..blank(mib) }
 }
 
 /// The reason that a refusal gives.
@@ -238,9 +270,15 @@ pub fn patterned() -> Vec<u8> {
     fs::read(path).unwrap()
 }
 
+/// Writes this byte over this range, as a guest would, and flushes.
+pub fn writes(volume: &Volume, pattern: &str, range: &str) {
+    run("qemu-io", &["-f", &volume.format, "-c", &format!("write -P {pattern} {range}"), "-c", "flush", &volume.path]);
+}
+
 /// Whether a guest would read this byte over this range.
 pub fn reads(volume: &Volume, pattern: &str, range: &str) -> bool {
-    let output = run("qemu-io", &["-r", "-f", "qcow2", "-c", &format!("read -P {pattern} {range}"), &volume.path]);
+    let read = format!("read -P {pattern} {range}");
+    let output = run("qemu-io", &["-r", "-f", &volume.format, "-c", &read, &volume.path]);
     !String::from_utf8_lossy(&output.stdout).contains("Pattern verification failed")
 }
 

@@ -16,7 +16,7 @@ use crate::{
 async fn an_image_is_cached_as_announced() {
     let agent = Agent::start().await;
     let id = Uuid::new_v4().to_string();
-    let get = GetImageRequest { id: id.clone() };
+    let get = GetImageRequest { id: id.clone(), pool: String::new() };
     assert_eq!(agent.client.clone().get_image(get.clone()).await.unwrap_err().code(), Code::NotFound);
     let bytes = patterned();
     let header = agent.header(&id, "qcow2", &bytes);

@@ -7,4 +7,5 @@ mod crashes;
 mod gateway;
 mod images;
 mod pool;
+mod snapshots;
 mod volumes;

@@ -1,5 +1,6 @@
 use std::{fs, path::PathBuf, process::Stdio};
 
+use cloud_contracts::agent::VolumeSpec;
 use tempfile::TempDir;
 use tonic::Code;
 
@@ -30,6 +31,26 @@ async fn heartbeats_say_what_the_pool_has_and_whether_it_works() {
     fs::rename(&away, &marker).unwrap();
     agent.gateway.hears(|beat| beat.backend_healthy).await;
     agent.ensure(&spec, false).await.unwrap();
+}
+
+#[tokio::test]
+async fn several_pools_on_a_host_are_told_apart() {
+    let root = TempDir::new().unwrap();
+    let second = format!("ssd=directory:{}", root.path().join("ssd").display());
+    let agent = Agent::start_with(&["--pool", &second]).await;
+    let spec = VolumeSpec { pool: "ssd".into(), ..blank(4) };
+    let volume = agent.ensure(&spec, true).await.unwrap();
+    assert!(volume.pool == "ssd" && volume.path.starts_with(root.path().to_str().unwrap()), "{volume:?}");
+    agent.ensure(&blank(4), true).await.unwrap();
+    assert_eq!(agent.volumes().await.unwrap().len(), 2);
+    let beat = agent.gateway.hears(|beat| beat.backend_healthy).await;
+    let pools = beat.capacity.unwrap().storage.unwrap().pools;
+    assert_eq!(pools.iter().map(|pool| pool.name.as_str()).collect::<Vec<_>>(), ["default", "ssd"]);
+    fs::remove_file(root.path().join("ssd/pool.json")).unwrap();
+    let beat = agent.gateway.hears(|beat| !beat.backend_healthy).await;
+    assert!(beat.backend_error.contains("pool `ssd`"), "{}", beat.backend_error);
+    agent.ensure(&blank(4), true).await.unwrap();
+    assert_eq!(reason(agent.remove(&spec.id).await), "POOL_NOT_HEALTHY");
 }
 
 #[tokio::test]

@@ -53,6 +53,13 @@ proptest! {
     }
 
     #[test]
+    fn ports_that_differ_in_32_bits_have_their_own_macs(one in any::<u32>(), other in any::<u32>()) {
+        let [one_mac, other_mac] = [one, other].map(|n| MacAddr::for_port(uuid::Uuid::from_u128(n.into()).into()));
+        prop_assert_eq!(one_mac == other_mac, one == other);
+        prop_assert!(one_mac.octets()[0] & 0b11 == 0b10, "a guest's own unicast address");
+    }
+
+    #[test]
     fn vnis_are_24_bits(number in any::<u32>()) {
         prop_assert_eq!(Vni::try_from(number).is_ok(), (1..(1 << 24)).contains(&number));
     }

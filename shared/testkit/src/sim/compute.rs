@@ -6,9 +6,9 @@ use bytes::Bytes;
 use cloud_contracts::agent::{
     EnsureInstanceRequest, EnsureInstanceResponse, GetConsoleLogRequest, GetConsoleLogResponse, GetInstanceRequest,
     GetInstanceResponse, ListInstancesRequest, ListInstancesResponse, PowerState, RemoveInstanceRequest,
-    RemoveInstanceResponse, StateReason, StopInstanceRequest, StopInstanceResponse, StreamConsoleRequest,
-    StreamConsoleResponse, WatchInstancesRequest, WatchInstancesResponse, compute_service_server::ComputeService,
-    stream_console_request::Message,
+    RemoveInstanceResponse, ResizeDiskRequest, ResizeDiskResponse, StateReason, StopInstanceRequest,
+    StopInstanceResponse, StreamConsoleRequest, StreamConsoleResponse, WatchInstancesRequest, WatchInstancesResponse,
+    compute_service_server::ComputeService, stream_console_request::Message,
 };
 use futures::{Stream, StreamExt as _, stream};
 use tokio_stream::wrappers::{BroadcastStream, errors::BroadcastStreamRecvError};
@@ -71,6 +71,15 @@ impl ComputeService for Agent {
             let RemoveInstanceRequest { context, id } = request.into_inner();
             model.fences.of(Role::Compute).admit(context, &id)?;
             model.remove_domain(&id).map(|()| RemoveInstanceResponse {})
+        })
+        .await
+    }
+
+    async fn resize_disk(&self, request: Request<ResizeDiskRequest>) -> Result<Response<ResizeDiskResponse>, Status> {
+        self.call(Method::ResizeDisk, |model| {
+            let ResizeDiskRequest { context, id, volume_id, size_bytes } = request.into_inner();
+            model.fences.of(Role::Compute).admit(context, &id)?;
+            model.resize_disk(&id, &volume_id, size_bytes).map(|()| ResizeDiskResponse {})
         })
         .await
     }

@@ -57,6 +57,7 @@ impl Model {
             reboots: 0,
             shutting_down: false,
             console,
+            grown: std::collections::BTreeMap::new(),
             spec: spec.clone(),
         };
         self.is.domains.insert(spec.id.clone(), domain);

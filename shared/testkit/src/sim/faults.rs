@@ -17,6 +17,8 @@ use super::Method;
 pub enum Effect {
     /// Answers later.
     Delay(Duration),
+    /// Answers later, by a random time of up to this.
+    DelayUpTo(Duration),
     /// Answers with this code and does nothing.
     FailBefore(Code),
     /// Does the work and then answers with this code: the reply is lost.
@@ -154,6 +156,10 @@ impl Plan {
         for effect in self.effects.clone() {
             match effect {
                 Effect::Delay(time) => tokio::time::sleep(time).await,
+                Effect::DelayUpTo(most) => {
+                    let part = rand::rng().random_range(0.0..=1.0);
+                    tokio::time::sleep(most.mul_f64(part)).await;
+                }
                 Effect::FailBefore(code) => return Err(self.injected(code, "before it was carried out")),
                 Effect::Hang => return Err(self.hang().await),
                 Effect::FailAfter(_) | Effect::HangAfter => {}
@@ -168,7 +174,7 @@ impl Plan {
             match effect {
                 Effect::FailAfter(code) => return Err(self.injected(code, "after it was carried out")),
                 Effect::HangAfter => return Err(self.hang().await),
-                Effect::Delay(_) | Effect::FailBefore(_) | Effect::Hang => {}
+                Effect::Delay(_) | Effect::DelayUpTo(_) | Effect::FailBefore(_) | Effect::Hang => {}
             }
         }
         Ok(())

@@ -11,6 +11,8 @@ pub struct Leftovers {
     pub domains: Vec<String>,
     /// Volumes.
     pub volumes: Vec<String>,
+    /// Snapshots.
+    pub snapshots: Vec<String>,
     /// Plugged ports.
     pub ports: Vec<String>,
     /// VPCs.
@@ -22,6 +24,7 @@ impl Leftovers {
         Self {
             domains: snapshot.domains.keys().cloned().collect(),
             volumes: snapshot.volumes.keys().cloned().collect(),
+            snapshots: snapshot.snapshots.keys().cloned().collect(),
             ports: snapshot.vpcs.values().flat_map(|v| v.plugged.keys().cloned()).collect(),
             vpcs: snapshot.vpcs.keys().cloned().collect(),
         }
@@ -36,7 +39,7 @@ impl Leftovers {
 
 impl fmt::Display for Leftovers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { domains, volumes, ports, vpcs } = self;
-        write!(f, "domains {domains:?}, volumes {volumes:?}, ports {ports:?}, VPCs {vpcs:?}")
+        let Self { domains, volumes, snapshots, ports, vpcs } = self;
+        write!(f, "domains {domains:?}, volumes {volumes:?}, snapshots {snapshots:?}, ports {ports:?}, VPCs {vpcs:?}")
     }
 }

@@ -73,10 +73,10 @@ macro_rules! methods {
 }
 
 methods! {
-    Compute mutation { EnsureInstance, StopInstance, RemoveInstance }
+    Compute mutation { EnsureInstance, StopInstance, RemoveInstance, ResizeDisk }
     Compute reading { GetInstance, ListInstances, WatchInstances, GetConsoleLog, StreamConsole }
-    Storage mutation { PutImage, RemoveImage, EnsureVolume, RemoveVolume, ResizeVolume }
-    Storage reading { GetImage, ListImages, ListVolumes }
+    Storage mutation { PutImage, RemoveImage, EnsureVolume, RemoveVolume, ResizeVolume, EnsureSnapshot, RemoveSnapshot }
+    Storage reading { GetImage, ListImages, ListVolumes, ListSnapshots }
     Network mutation { ApplyVpc, RemoveVpc }
     Network reading { ListVpcs }
 }

@@ -29,6 +29,7 @@ mod model;
 mod network;
 mod register;
 mod serve;
+mod snapshots;
 mod status;
 mod storage;
 mod volumes;
@@ -47,7 +48,7 @@ use tonic::transport::Endpoint;
 pub use faults::{Effect, Faults, Rule};
 pub use leftovers::Leftovers;
 pub use method::{Method, Role};
-pub use model::{Domain, SimImage, SimVolume, SimVpc, Snapshot};
+pub use model::{Domain, SimImage, SimSnapshot, SimVolume, SimVpc, Snapshot};
 pub use status::reason;
 
 use agent::Running;

@@ -3,7 +3,9 @@
 
 use std::{collections::BTreeMap, time::SystemTime};
 
-use cloud_contracts::agent::{InstanceSpec, InstanceState, Owner, PortSlice, PowerState, StateReason, SubnetSlice};
+use cloud_contracts::agent::{
+    InstanceSpec, InstanceState, Owner, PortSlice, PowerState, StateReason, SubnetSlice, volume_spec::Source,
+};
 use tokio::sync::broadcast;
 
 use super::{Role, SimCapacity, fence::Fences};
@@ -31,6 +33,8 @@ pub struct Domain {
     pub shutting_down: bool,
     /// What it wrote to its serial console.
     pub console: Vec<u8>,
+    /// The sizes in bytes that it was told its disks have grown to, by volume.
+    pub grown: BTreeMap<String, u64>,
 }
 
 impl Domain {
@@ -75,7 +79,11 @@ pub struct SimVolume {
     pub owner: Owner,
     /// Bytes a guest sees.
     pub size_bytes: u64,
-    /// The image it was made from.
+    /// Bytes it was made with.
+    pub created_size_bytes: u64,
+    /// What it was made from.
+    pub source: Option<Source>,
+    /// The image that its file stands on: its source's, where that is a copy of one.
     pub image_id: Option<String>,
     /// Its pool.
     pub pool: String,
@@ -83,6 +91,21 @@ pub struct SimVolume {
     pub path: String,
     /// How many times a volume was made under this id; more than one means that data was lost.
     pub created: u32,
+}
+
+/// A snapshot.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SimSnapshot {
+    /// Its tag.
+    pub owner: Owner,
+    /// The volume it is of.
+    pub volume_id: String,
+    /// Bytes a guest would see.
+    pub size_bytes: u64,
+    /// The image that it stands on.
+    pub image_id: Option<String>,
+    /// How many times one was taken under this id; more than one means that its moment was lost.
+    pub taken: u32,
 }
 
 /// An image in the cache.
@@ -124,6 +147,8 @@ pub struct Snapshot {
     pub domains: BTreeMap<String, Domain>,
     /// Volumes, by id.
     pub volumes: BTreeMap<String, SimVolume>,
+    /// Snapshots, by id.
+    pub snapshots: BTreeMap<String, SimSnapshot>,
     /// Cached images, by id.
     pub images: BTreeMap<String, SimImage>,
     /// VPCs, by id.
@@ -156,6 +181,8 @@ pub(crate) struct Model {
     pub violations: Vec<String>,
     /// Ids under which a volume was made before, with how often.
     pub made_volumes: BTreeMap<String, u32>,
+    /// The same of snapshots.
+    pub taken_snapshots: BTreeMap<String, u32>,
     pub backend_errors: [Option<String>; 3],
     pub next_ofport: u32,
     pub changes: broadcast::Sender<String>,
@@ -171,6 +198,7 @@ impl Model {
             fences: Fences::default(),
             violations: Vec::new(),
             made_volumes: BTreeMap::new(),
+            taken_snapshots: BTreeMap::new(),
             backend_errors: [None, None, None],
             next_ofport: 1,
             changes: broadcast::Sender::new(4096),

@@ -121,6 +121,7 @@ fn capacity(host: &Shared, role: Role) -> Capacity {
                 pool_id: host.pool_id.clone(),
                 total_bytes: model.capacity.pool_bytes,
                 free_bytes: model.free_bytes(),
+                ..Pool::default()
             };
             all.storage = Some(StorageCapacity { pools: vec![pool] });
         }

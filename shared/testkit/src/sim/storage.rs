@@ -2,10 +2,10 @@
 
 use cloud_contracts::agent::{
     EnsureSnapshotRequest, EnsureSnapshotResponse, EnsureVolumeRequest, EnsureVolumeResponse, GetImageRequest,
-    GetImageResponse, ImageHeader, ListImagesRequest, ListImagesResponse, ListVolumesRequest, ListVolumesResponse,
-    PutImageRequest, PutImageResponse, RemoveImageRequest, RemoveImageResponse, RemoveSnapshotRequest,
-    RemoveSnapshotResponse, RemoveVolumeRequest, RemoveVolumeResponse, ResizeVolumeRequest, ResizeVolumeResponse,
-    put_image_request::Message, storage_service_server::StorageService,
+    GetImageResponse, ImageHeader, ListImagesRequest, ListImagesResponse, ListSnapshotsRequest, ListSnapshotsResponse,
+    ListVolumesRequest, ListVolumesResponse, PutImageRequest, PutImageResponse, RemoveImageRequest,
+    RemoveImageResponse, RemoveSnapshotRequest, RemoveSnapshotResponse, RemoveVolumeRequest, RemoveVolumeResponse,
+    ResizeVolumeRequest, ResizeVolumeResponse, put_image_request::Message, storage_service_server::StorageService,
 };
 use sha2::{Digest as _, Sha256};
 use tonic::{Request, Response, Status, Streaming};
@@ -13,7 +13,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{
     Method, Role,
     agent::Agent,
-    model::SimVolume,
+    model::{SimSnapshot, SimVolume},
     status::{invalid, precondition},
 };
 
@@ -59,7 +59,7 @@ impl StorageService for Agent {
         request: Request<RemoveImageRequest>,
     ) -> Result<Response<RemoveImageResponse>, Status> {
         self.call(Method::RemoveImage, |model| {
-            let RemoveImageRequest { context, id } = request.into_inner();
+            let RemoveImageRequest { context, id, .. } = request.into_inner();
             model.fences.of(Role::Storage).admit(context, &id)?;
             model.remove_image(&id).map(|()| RemoveImageResponse {})
         })
@@ -93,7 +93,7 @@ impl StorageService for Agent {
         request: Request<RemoveVolumeRequest>,
     ) -> Result<Response<RemoveVolumeResponse>, Status> {
         self.call(Method::RemoveVolume, |model| {
-            let RemoveVolumeRequest { context, id } = request.into_inner();
+            let RemoveVolumeRequest { context, id, .. } = request.into_inner();
             model.fences.of(Role::Storage).admit(context, &id)?;
             model.remove_volume(&id).map(|()| RemoveVolumeResponse {})
         })
@@ -116,7 +116,7 @@ impl StorageService for Agent {
         request: Request<ResizeVolumeRequest>,
     ) -> Result<Response<ResizeVolumeResponse>, Status> {
         self.call(Method::ResizeVolume, |model| {
-            let ResizeVolumeRequest { context, id, size_bytes } = request.into_inner();
+            let ResizeVolumeRequest { context, id, size_bytes, .. } = request.into_inner();
             model.fences.of(Role::Storage).admit(context, &id)?;
             Ok(ResizeVolumeResponse { volume: Some(model.resize_volume(&id, size_bytes)?) })
         })
@@ -125,16 +125,39 @@ impl StorageService for Agent {
 
     async fn ensure_snapshot(
         &self,
-        _request: Request<EnsureSnapshotRequest>,
+        request: Request<EnsureSnapshotRequest>,
     ) -> Result<Response<EnsureSnapshotResponse>, Status> {
-        Err(Status::unimplemented("snapshots are not built yet"))
+        self.call(Method::EnsureSnapshot, |model| {
+            let EnsureSnapshotRequest { context, id, volume_id, pool, may_create } = request.into_inner();
+            let context = model.fences.of(Role::Storage).admit(context, &id)?;
+            let owner = Agent::owner(&context, &id, &context.incarnation);
+            let snapshot = model.ensure_snapshot(owner, (&id, &volume_id, &pool), may_create)?;
+            Ok(EnsureSnapshotResponse { size_bytes: snapshot.size_bytes, snapshot: Some(snapshot) })
+        })
+        .await
     }
 
     async fn remove_snapshot(
         &self,
-        _request: Request<RemoveSnapshotRequest>,
+        request: Request<RemoveSnapshotRequest>,
     ) -> Result<Response<RemoveSnapshotResponse>, Status> {
-        Err(Status::unimplemented("snapshots are not built yet"))
+        self.call(Method::RemoveSnapshot, |model| {
+            let RemoveSnapshotRequest { context, id, .. } = request.into_inner();
+            model.fences.of(Role::Storage).admit(context, &id)?;
+            model.remove_snapshot(&id).map(|()| RemoveSnapshotResponse {})
+        })
+        .await
+    }
+
+    async fn list_snapshots(
+        &self,
+        _request: Request<ListSnapshotsRequest>,
+    ) -> Result<Response<ListSnapshotsResponse>, Status> {
+        self.call(Method::ListSnapshots, |model| {
+            let ours = model.is.snapshots.values().filter(|s| model.is_ours(&s.owner));
+            Ok(ListSnapshotsResponse { snapshots: ours.map(SimSnapshot::wire).collect() })
+        })
+        .await
     }
 }
 

@@ -154,7 +154,11 @@ async fn a_guest_lives_and_dies_and_nothing_is_left() {
     let remove = RemoveInstanceRequest { context: b.context(Role::Compute), id: spec.id.clone() };
     b.compute().remove_instance(remove.clone()).await.unwrap();
     b.compute().remove_instance(remove).await.unwrap();
-    let remove = RemoveVolumeRequest { context: b.context(Role::Storage), id: spec.disks[0].volume_id.clone() };
+    let remove = RemoveVolumeRequest {
+        context: b.context(Role::Storage),
+        id: spec.disks[0].volume_id.clone(),
+        pool: String::new(),
+    };
     b.storage().remove_volume(remove).await.unwrap();
     let vpc = b.host.snapshot().vpcs.keys().next().unwrap().clone();
     let remove = RemoveVpcRequest { context: b.context(Role::Network), vpc_id: vpc, generation: 1 };
@@ -240,6 +244,7 @@ async fn an_image_is_cached_whole_or_not_at_all() {
         format: "raw".into(),
         size_bytes: bytes.len() as u64,
         sha256: hex::encode(Sha256::digest(&bytes)),
+        pool: String::new(),
     };
     let put = |header: &ImageHeader, bytes: bytes::Bytes| {
         let messages = [put_image_request::Message::Header(header.clone()), put_image_request::Message::Data(bytes)]
@@ -290,7 +295,11 @@ async fn what_a_correct_gateway_never_does_is_seen() {
     b.ensure(&spec).await.unwrap();
     let twin = InstanceSpec { id: Uuid::new_v4().to_string(), memory_mib: 1 << 40, ..spec.clone() };
     b.ensure(&twin).await.unwrap();
-    let remove = RemoveVolumeRequest { context: b.context(Role::Storage), id: spec.disks[0].volume_id.clone() };
+    let remove = RemoveVolumeRequest {
+        context: b.context(Role::Storage),
+        id: spec.disks[0].volume_id.clone(),
+        pool: String::new(),
+    };
     assert_eq!(refused(b.storage().remove_volume(remove).await).1, "VOLUME_IN_USE");
     let vpc = b.host.snapshot().vpcs.keys().next().unwrap().clone();
     b.apply(&vpc, 2, &[]).await.unwrap();

@@ -14,36 +14,35 @@ pub(crate) const POOL: &str = "default";
 const MIB: u64 = 1 << 20;
 
 /// What a fresh copy-on-write file takes.
-const EMPTY_VOLUME_BYTES: u64 = 196_624;
+pub(super) const EMPTY_VOLUME_BYTES: u64 = 196_624;
 
 impl Model {
     pub fn ensure_volume(&mut self, owner: Owner, spec: &VolumeSpec, may_create: bool) -> Result<Volume, Status> {
-        let image_id = self.check_volume(spec)?;
+        self.check_volume(spec)?;
         let pool = if spec.pool.is_empty() { POOL } else { &spec.pool };
         if let Some(is) = self.is.volumes.get(&spec.id) {
             self.check_owner("volume", &is.owner)?;
-            if is.size_bytes != spec.size_bytes {
+            // Between its first size and its present one lies every size that it had.
+            if !(is.created_size_bytes..=is.size_bytes).contains(&spec.size_bytes) {
                 return Err(differs("volume", &spec.id, "size", &is.size_bytes, &spec.size_bytes));
             }
-            if is.image_id != image_id {
-                let text = |image: &Option<String>| image.clone().unwrap_or_else(|| "blank".into());
-                return Err(differs("volume", &spec.id, "source", &text(&is.image_id), &text(&image_id)));
+            if is.source != spec.source {
+                return Err(differs(
+                    "volume",
+                    &spec.id,
+                    "source",
+                    &text(is.source.as_ref()),
+                    &text(spec.source.as_ref()),
+                ));
             }
             return self.volume(&spec.id);
         }
         if !may_create {
             return Err(data_missing(&spec.id));
         }
-        if let Some(id) = &image_id {
-            let image = self.is.images.get(id).ok_or_else(|| {
-                precondition("IMAGE_NOT_CACHED", format!("image {id} is not cached on this host: put it first"))
-            })?;
-            if spec.size_bytes < image.virtual_size_bytes {
-                return Err(invalid(
-                    "spec.size_bytes",
-                    format!("must be at least the image's {}", image.virtual_size_bytes),
-                ));
-            }
+        let (least, image_id) = self.source(spec.source.as_ref())?;
+        if spec.size_bytes < least {
+            return Err(invalid("spec.size_bytes", format!("must be at least its source's {least}")));
         }
         if self.free_bytes() < EMPTY_VOLUME_BYTES {
             return Err(with_reason(Code::ResourceExhausted, "POOL_FULL", format!("pool `{pool}` is full")));
@@ -53,6 +52,8 @@ impl Model {
         let volume = SimVolume {
             owner,
             size_bytes: spec.size_bytes,
+            created_size_bytes: spec.size_bytes,
+            source: spec.source.clone(),
             image_id,
             pool: pool.to_owned(),
             path: format!("/sim/{}/volumes/{}.qcow2", self.host, spec.id),
@@ -62,18 +63,36 @@ impl Model {
         self.volume(&spec.id)
     }
 
-    fn check_volume(&self, spec: &VolumeSpec) -> Result<Option<String>, Status> {
+    fn check_volume(&self, spec: &VolumeSpec) -> Result<(), Status> {
         if spec.size_bytes == 0 || !spec.size_bytes.is_multiple_of(MIB) {
             return Err(invalid("spec.size_bytes", format!("must be a multiple of 1 MiB, is {}", spec.size_bytes)));
         }
         if !spec.pool.is_empty() && spec.pool != POOL {
             return Err(invalid("spec.pool", format!("`{}` does not exist on this host", spec.pool)));
         }
-        match &spec.source {
-            None => Ok(None),
-            Some(Source::ImageId(id)) => Ok(Some(id.clone())),
-            Some(Source::SnapshotId(_)) => Err(invalid("spec.snapshot_id", "is not supported yet")),
-            Some(Source::VolumeId(_)) => Err(invalid("spec.volume_id", "is not supported yet")),
+        Ok(())
+    }
+
+    /// Bytes that a source has, and the image that it stands on.
+    fn source(&self, source: Option<&Source>) -> Result<(u64, Option<String>), Status> {
+        match source {
+            None => Ok((0, None)),
+            Some(Source::ImageId(id)) => {
+                let image = self.is.images.get(id).ok_or_else(|| {
+                    precondition("IMAGE_NOT_CACHED", format!("image {id} is not cached on this host: put it first"))
+                })?;
+                Ok((image.virtual_size_bytes, Some(id.clone())))
+            }
+            Some(Source::SnapshotId(id)) => {
+                let snapshot = self.is.snapshots.get(id).ok_or_else(|| missing("snapshot", id))?;
+                self.check_owner("snapshot", &snapshot.owner)?;
+                Ok((snapshot.size_bytes, snapshot.image_id.clone()))
+            }
+            Some(Source::VolumeId(id)) => {
+                let volume = self.is.volumes.get(id).ok_or_else(|| missing("volume", id))?;
+                self.check_owner("volume", &volume.owner)?;
+                Ok((volume.size_bytes, volume.image_id.clone()))
+            }
         }
     }
 
@@ -107,6 +126,24 @@ impl Model {
         self.volume(id)
     }
 
+    /// What a hypervisor does to a disk of a running guest: tells it, and grows a file that has not grown yet.
+    pub fn resize_disk(&mut self, instance: &str, volume: &str, size_bytes: u64) -> Result<(), Status> {
+        let domain = self.is.domains.get_mut(instance).ok_or_else(|| missing("instance", instance))?;
+        if !domain.is_active() {
+            return Err(precondition("NOT_RUNNING", format!("instance {instance} does not run")));
+        }
+        if !domain.spec.disks.iter().any(|disk| disk.volume_id == volume) {
+            return Err(missing("disk", volume));
+        }
+        let is = self.is.volumes.get_mut(volume).ok_or_else(|| data_missing(volume))?;
+        if size_bytes < is.size_bytes {
+            return Err(invalid("size_bytes", format!("must be at least the present {}", is.size_bytes)));
+        }
+        is.size_bytes = size_bytes;
+        domain.grown.insert(volume.to_owned(), size_bytes);
+        Ok(())
+    }
+
     fn user_of(&self, volume: &str) -> Option<String> {
         let uses =
             |d: &&super::model::Domain| d.is_active() && d.spec.disks.iter().any(|disk| disk.volume_id == volume);
@@ -119,7 +156,7 @@ impl Model {
 
     pub fn free_bytes(&self) -> u64 {
         let images: u64 = self.is.images.values().map(|i| i.size_bytes).sum();
-        let volumes = self.is.volumes.len() as u64 * EMPTY_VOLUME_BYTES;
+        let volumes = (self.is.volumes.len() + self.is.snapshots.len()) as u64 * EMPTY_VOLUME_BYTES;
         self.capacity.pool_bytes.saturating_sub(images + volumes)
     }
 
@@ -152,6 +189,9 @@ impl Model {
         if let Some((volume, _)) = self.is.volumes.iter().find(|(_, v)| v.image_id.as_deref() == Some(id)) {
             return Err(precondition("IMAGE_IN_USE", format!("volume {volume} stands on image {id}")));
         }
+        if let Some((snapshot, _)) = self.is.snapshots.iter().find(|(_, s)| s.image_id.as_deref() == Some(id)) {
+            return Err(precondition("IMAGE_IN_USE", format!("snapshot {snapshot} stands on image {id}")));
+        }
         self.is.images.remove(id);
         Ok(())
     }
@@ -163,6 +203,7 @@ impl Model {
             size_bytes: image.size_bytes,
             virtual_size_bytes: image.virtual_size_bytes,
             sha256: image.sha256.clone(),
+            pool: POOL.to_owned(),
         })
     }
 }
@@ -176,8 +217,19 @@ impl SimVolume {
             path: self.path.clone(),
             format: "qcow2".into(),
             pool: self.pool.clone(),
-            image_id: self.image_id.clone().unwrap_or_default(),
+            image_id: if let Some(Source::ImageId(id)) = &self.source { id.clone() } else { String::new() },
+            snapshot_id: if let Some(Source::SnapshotId(id)) = &self.source { id.clone() } else { String::new() },
+            volume_id: if let Some(Source::VolumeId(id)) = &self.source { id.clone() } else { String::new() },
         }
+    }
+}
+
+fn text(source: Option<&Source>) -> String {
+    match source {
+        None => "blank".into(),
+        Some(Source::ImageId(id)) => format!("image {id}"),
+        Some(Source::SnapshotId(id)) => format!("snapshot {id}"),
+        Some(Source::VolumeId(id)) => format!("volume {id}"),
     }
 }
 

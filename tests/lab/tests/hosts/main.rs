@@ -4,6 +4,7 @@
 
 mod faults;
 mod guests;
+mod lvm;
 mod packages;
 
 use std::time::Duration;

@@ -100,6 +100,17 @@ pub struct Image {
     pub size_bytes: u64,
     /// Bytes a guest sees.
     pub virtual_size_bytes: u64,
+    /// Whose machine code is on it: one of [`ARCHITECTURES`].
+    #[serde(default = "first")]
+    pub architecture: String,
+}
+
+/// What images can be of, as hosts name their own architecture.
+pub const ARCHITECTURES: [&str; 2] = ["x86_64", "aarch64"];
+
+/// Before images had one they were launched on x86-64 only.
+fn first() -> String {
+    ARCHITECTURES[0].to_owned()
 }
 
 impl Image {
@@ -121,6 +132,7 @@ resource!(Image, Image, "images", |row| {
     Field::new("visibility", FieldKind::Word(&[("PRIVATE", "PRIVATE"), ("PUBLIC", "PUBLIC")]), &["visibility"]),
     Field::new("format", FieldKind::Word(&[("QCOW2", "qcow2"), ("RAW", "raw")]), &["format"]),
     Field::new("sha256", FieldKind::Text, &["sha256"]),
+    Field::new("architecture", FieldKind::Text, &["architecture"]),
     Field::new("project", FieldKind::Text, &["meta", "project_name"]),
 ]);
 

@@ -15,6 +15,8 @@ pub enum OrphanKind {
     Instance,
     /// A volume.
     Volume,
+    /// A snapshot.
+    Snapshot,
     /// A VPC's ports and flows.
     Vpc,
 }
@@ -26,6 +28,7 @@ impl OrphanKind {
         match self {
             Self::Instance => Kind::Instance,
             Self::Volume => Kind::Volume,
+            Self::Snapshot => Kind::Snapshot,
             Self::Vpc => Kind::Vpc,
         }
     }
@@ -35,7 +38,7 @@ impl OrphanKind {
     pub const fn role(self) -> AgentRole {
         match self {
             Self::Instance => AgentRole::Compute,
-            Self::Volume => AgentRole::Storage,
+            Self::Volume | Self::Snapshot => AgentRole::Storage,
             Self::Vpc => AgentRole::Network,
         }
     }
@@ -60,9 +63,9 @@ pub struct Orphan {
     pub active: bool,
     /// A guest: its disks.
     pub volumes: Vec<VolumeId>,
-    /// A volume: its size in bytes.
+    /// A volume or a snapshot: its size in bytes.
     pub size_bytes: u64,
-    /// A volume: its pool.
+    /// A volume or a snapshot: its pool.
     pub pool: String,
     /// A volume: the image that it was made from.
     pub image: Option<ImageId>,

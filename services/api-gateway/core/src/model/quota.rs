@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt};
 
 use cloud_domain::ProjectId;
 
-use super::{Instance, Volume};
+use super::{Instance, Snapshot, Volume};
 
 /// Something that is limited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -98,7 +98,18 @@ pub fn held_by_volume(row: &Volume) -> Amounts {
     if row.meta.deleted_at.is_some() {
         return Amounts::new();
     }
-    Amounts::from([(Limited::VolumeGib, u64::from(row.size.get()))])
+    // One that grows holds what it will have.
+    let size = row.growing_to.map_or(row.size, |to| to.max(row.size));
+    Amounts::from([(Limited::VolumeGib, u64::from(size.get()))])
+}
+
+/// What a snapshot holds of its project's quota.
+#[must_use]
+pub fn held_by_snapshot(row: &Snapshot) -> Amounts {
+    if row.meta.deleted_at.is_some() {
+        return Amounts::new();
+    }
+    Amounts::from([(Limited::Snapshots, 1)])
 }
 
 /// The quota of a project.

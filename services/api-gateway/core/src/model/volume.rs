@@ -1,7 +1,8 @@
 //! Volumes.
 
-use cloud_domain::{Gib, HostId, ImageId, InstanceId, VolumeId};
+use cloud_domain::{Gib, HostId, ImageId, InstanceId, SnapshotId, VolumeId};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::{Meta, Value, meta::resource};
 use crate::filter::{Field, FieldKind, ID, LABELS, NAME};
@@ -69,6 +70,54 @@ pub struct Volume {
     /// It is ERROR because its data are not on its host. It ends with that.
     #[serde(default)]
     pub data_missing: bool,
+    /// What it was copied from, where that is no image.
+    #[serde(default)]
+    pub copied: Option<Copied>,
+    /// The size that it is being grown to.
+    #[serde(default)]
+    pub growing_to: Option<Gib>,
+}
+
+/// What a volume was copied from, and its name then.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Copied {
+    /// A snapshot.
+    Snapshot {
+        /// Which.
+        id: SnapshotId,
+        /// Its name.
+        name: String,
+    },
+    /// Another volume.
+    Volume {
+        /// Which.
+        id: VolumeId,
+        /// Its name.
+        name: String,
+    },
+}
+
+impl Copied {
+    fn id(&self) -> Uuid {
+        match self {
+            Self::Snapshot { id, .. } => *id.as_uuid(),
+            Self::Volume { id, .. } => *id.as_uuid(),
+        }
+    }
+}
+
+/// What a volume starts as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VolumeSource {
+    /// Zeros.
+    Blank,
+    /// A copy of an image.
+    Image(ImageId),
+    /// A copy of a snapshot.
+    Snapshot(SnapshotId),
+    /// A copy of a volume.
+    Volume(VolumeId),
 }
 
 impl Volume {
@@ -77,6 +126,17 @@ impl Volume {
     pub fn id(&self) -> VolumeId {
         self.meta.id.into()
     }
+
+    /// What it starts as.
+    #[must_use]
+    pub fn source(&self) -> VolumeSource {
+        match (&self.copied, self.image) {
+            (Some(Copied::Snapshot { id, .. }), _) => VolumeSource::Snapshot(*id),
+            (Some(Copied::Volume { id, .. }), _) => VolumeSource::Volume(*id),
+            (None, Some(image)) => VolumeSource::Image(image),
+            (None, None) => VolumeSource::Blank,
+        }
+    }
 }
 
 resource!(Volume, Volume, "volumes", |row| {
@@ -84,6 +144,7 @@ resource!(Volume, Volume, "volumes", |row| {
     "host_name": Value::Text(row.host_name.clone()),
     "instance_id": Value::text(row.instance),
     "status": Value::Text(row.status.as_str().to_owned()),
+    "source_id": Value::text(row.copied.as_ref().map(Copied::id)),
 }, fields: &[
     ID,
     NAME,

@@ -3,11 +3,13 @@
 use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use async_trait::async_trait;
-use cloud_domain::{HostId, ImageId, Incarnation, InstanceId, MacAddr, PortId, SubnetId, Vni, VolumeId, VpcId};
+use cloud_domain::{
+    HostId, ImageId, Incarnation, InstanceId, MacAddr, PortId, SnapshotId, SubnetId, Vni, VolumeId, VpcId,
+};
 use futures::stream::BoxStream;
 
 use super::ImageFile;
-use crate::model::Timestamp;
+use crate::model::{Timestamp, VolumeSource};
 
 /// Why an agent did not do something.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -172,6 +174,9 @@ pub trait ComputeBackend: Send + Sync {
     async fn stop(&self, target: GuestTarget, force: bool) -> Result<Option<Guest>, BackendError>;
     /// Removes it and all that was made for it. What is gone is success.
     async fn remove(&self, target: GuestTarget) -> Result<(), BackendError>;
+    /// Has a running guest see that a disk of it is larger, and grows a disk that only its hypervisor may change. Precondition where it does
+    /// not run.
+    async fn resize_disk(&self, target: GuestTarget, volume: VolumeId, size_bytes: u64) -> Result<(), BackendError>;
     /// The guest; none only where a healthy hypervisor says so.
     async fn get(&self, host: HostId, id: InstanceId) -> Result<Option<Guest>, BackendError>;
     /// Every guest of this cloud on a host.
@@ -193,8 +198,8 @@ pub struct VolumeSpec {
     pub version: u64,
     /// In bytes.
     pub size_bytes: u64,
-    /// What it starts as; none: blank.
-    pub image: Option<ImageId>,
+    /// What it starts as.
+    pub source: VolumeSource,
     /// The pool; empty: the default one.
     pub pool: String,
     /// The row says CREATING.
@@ -231,19 +236,70 @@ pub struct FoundVolume {
     pub format: String,
 }
 
-/// Volumes and cached images on hosts.
+/// A snapshot to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotSpec {
+    /// Where.
+    pub host: HostId,
+    /// The snapshot.
+    pub id: SnapshotId,
+    /// The row's version.
+    pub version: u64,
+    /// The volume that it is of.
+    pub volume: VolumeId,
+    /// The pool; empty: the default one.
+    pub pool: String,
+    /// The row says CREATING.
+    pub may_create: bool,
+}
+
+/// A snapshot on a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundSnapshot {
+    /// The snapshot.
+    pub id: SnapshotId,
+    /// The volume that it is of.
+    pub volume: VolumeId,
+    /// Its size in bytes, as a guest would see it.
+    pub size_bytes: u64,
+    /// The pool it is in.
+    pub pool: String,
+}
+
+/// Volumes, snapshots and cached images on hosts.
 #[async_trait]
 pub trait StorageBackend: Send + Sync {
-    /// Whether the host has the image.
-    async fn has_image(&self, host: HostId, image: ImageId) -> Result<bool, BackendError>;
-    /// Sends the image to the host. Takes as long as it takes, as long as it moves.
-    async fn put_image(&self, host: HostId, image: ImageId, version: u64, file: ImageFile) -> Result<(), BackendError>;
-    /// Removes a cached image; Precondition while volumes stand on it.
+    /// Whether a pool of the host has the image.
+    async fn has_image(&self, host: HostId, pool: &str, image: ImageId) -> Result<bool, BackendError>;
+    /// Sends the image to a pool of the host. Takes as long as it takes, as long as it moves.
+    async fn put_image(
+        &self,
+        host: HostId,
+        pool: &str,
+        image: ImageId,
+        version: u64,
+        file: ImageFile,
+    ) -> Result<(), BackendError>;
+    /// Removes a cached image from every pool; Precondition while volumes or snapshots stand on it.
     async fn remove_image(&self, host: HostId, image: ImageId, version: u64) -> Result<(), BackendError>;
     /// Makes a volume exist as specified.
     async fn ensure_volume(&self, spec: VolumeSpec) -> Result<StoredVolume, BackendError>;
     /// Removes a volume. What is gone is success.
     async fn remove_volume(&self, host: HostId, id: VolumeId, version: u64) -> Result<(), BackendError>;
+    /// Grows a volume. Precondition where only its hypervisor can, as a guest has it open.
+    async fn resize_volume(
+        &self,
+        host: HostId,
+        id: VolumeId,
+        version: u64,
+        size_bytes: u64,
+    ) -> Result<(), BackendError>;
+    /// Makes a snapshot exist as specified.
+    async fn ensure_snapshot(&self, spec: SnapshotSpec) -> Result<FoundSnapshot, BackendError>;
+    /// Removes a snapshot. What is gone is success.
+    async fn remove_snapshot(&self, host: HostId, id: SnapshotId, version: u64) -> Result<(), BackendError>;
+    /// Every snapshot of this cloud on a host whose data are there. One that cannot be read is left out.
+    async fn list_snapshots(&self, host: HostId) -> Result<Vec<FoundSnapshot>, BackendError>;
     /// Every volume of this cloud on a host whose data are there. One that cannot be read is left out.
     async fn list_volumes(&self, host: HostId) -> Result<Vec<FoundVolume>, BackendError>;
 }

@@ -8,9 +8,9 @@ mod store;
 
 pub use authority::{AuthorityError, CertificateAuthority, Issued, NoAuthority, TrustedAuthority};
 pub use backends::{
-    BackendError, ComputeBackend, DiskSpec, FoundVolume, FoundVpc, Guest, GuestPower, GuestReason, GuestSpec,
-    GuestTarget, NetworkBackend, NicSpec, PluggedPort, SlicePort, SliceSubnet, StorageBackend, StoredVolume,
-    VolumeSpec, VpcSlice,
+    BackendError, ComputeBackend, DiskSpec, FoundSnapshot, FoundVolume, FoundVpc, Guest, GuestPower, GuestReason,
+    GuestSpec, GuestTarget, NetworkBackend, NicSpec, PluggedPort, SlicePort, SliceSubnet, SnapshotSpec, StorageBackend,
+    StoredVolume, VolumeSpec, VpcSlice,
 };
 pub use fence::Fencer;
 pub use images::{FetchError, ImageFile, ImageStore};

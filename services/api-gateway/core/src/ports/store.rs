@@ -41,6 +41,8 @@ pub enum WorkKind {
     Instance,
     /// Make a volume as intended.
     Volume,
+    /// Make a snapshot as intended.
+    Snapshot,
     /// Make an image as intended.
     Image,
     /// Tell every host of a VPC its state.
@@ -53,7 +55,8 @@ pub enum WorkKind {
 
 impl WorkKind {
     /// Every kind.
-    pub const ALL: [Self; 6] = [Self::Instance, Self::Volume, Self::Image, Self::Vpc, Self::Orphan, Self::Host];
+    pub const ALL: [Self; 7] =
+        [Self::Instance, Self::Volume, Self::Snapshot, Self::Image, Self::Vpc, Self::Orphan, Self::Host];
 
     /// The name in the database.
     #[must_use]
@@ -61,6 +64,7 @@ impl WorkKind {
         match self {
             Self::Instance => "instance",
             Self::Volume => "volume",
+            Self::Snapshot => "snapshot",
             Self::Image => "image",
             Self::Vpc => "vpc",
             Self::Orphan => "orphan",
@@ -440,14 +444,14 @@ pub trait Tx: Send {
     /// Forgets what gateways told each other of a host's agents.
     fn forget_agents(&mut self, host: HostId) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// Promises processors and memory of a host; false where it has not as much, or is not ACTIVE. Until the transaction ends nobody else can
-    /// promise, take back, or change what operators say of it.
+    /// Promises processors and memory of a host, which is returned; none where it has not as much, or is not ACTIVE. Until the transaction ends
+    /// nobody else can promise, take back, or change what operators say of it.
     fn claim_capacity(
         &mut self,
         host: HostId,
         vcpus: u32,
         memory_mib: u32,
-    ) -> impl Future<Output = Result<bool, StoreError>> + Send;
+    ) -> impl Future<Output = Result<Option<Host>, StoreError>> + Send;
 
     /// What is promised to instances on a host. Until the transaction ends no other one can promise or take back: what is read of its instances
     /// after this stays so.

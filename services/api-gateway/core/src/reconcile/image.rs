@@ -83,13 +83,14 @@ async fn evict<S: Store>(context: &Context<S>, row: &Image) -> Result<Outcome, F
     Ok(outcome)
 }
 
-/// Makes a host have an image: sends it where it is not there yet. One transfer of an image to a host at a time.
+/// Makes a pool of a host have an image: sends it where it is not there yet. One transfer of an image to a pool at a time.
 pub(super) async fn ensure_on_host<S: Store>(
     context: &Context<S>,
     host: cloud_domain::HostId,
+    pool: &str,
     id: cloud_domain::ImageId,
 ) -> Result<(), Failure> {
-    let there = ensure(context, host, id).await;
+    let there = ensure(context, host, pool, id).await;
     // Placement likes hosts that have it.
     context.registry.has_image(host, id, there.is_ok());
     there
@@ -98,14 +99,15 @@ pub(super) async fn ensure_on_host<S: Store>(
 async fn ensure<S: Store>(
     context: &Context<S>,
     host: cloud_domain::HostId,
+    pool: &str,
     id: cloud_domain::ImageId,
 ) -> Result<(), Failure> {
     let storage = &context.backends.storage;
-    if storage.has_image(host, id).await? {
+    if storage.has_image(host, pool, id).await? {
         return Ok(());
     }
-    let _push = context.pushes.lock(&(host, id)).await;
-    if storage.has_image(host, id).await? {
+    let _push = context.pushes.lock(&(host, pool.to_owned(), id)).await;
+    if storage.has_image(host, pool, id).await? {
         return Ok(());
     }
     let row: Option<Image> = context.store.get(*id.as_uuid()).await?;
@@ -120,6 +122,6 @@ async fn ensure<S: Store>(
         size_bytes: row.size_bytes,
         virtual_size_bytes: row.virtual_size_bytes,
     };
-    storage.put_image(host, id, row.meta.version, file).await?;
+    storage.put_image(host, pool, id, row.meta.version, file).await?;
     Ok(())
 }

@@ -32,8 +32,11 @@ mod locks;
 mod network;
 mod orphan;
 mod runner;
+mod snapshot;
 mod volume;
 mod volume_data;
+mod volume_growth;
+mod volume_making;
 mod watch;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
@@ -77,7 +80,7 @@ struct Context<S> {
     backends: Backends,
     settings: Settings,
     slices: network::Slices,
-    pushes: locks::KeyedLocks<(cloud_domain::HostId, cloud_domain::ImageId)>,
+    pushes: locks::KeyedLocks<(cloud_domain::HostId, String, cloud_domain::ImageId)>,
 }
 
 /// How an attempt ended that did not fail.
@@ -186,6 +189,7 @@ impl<S: Store> Context<S> {
         match item.kind {
             WorkKind::Instance => instance::reconcile(self, item).await,
             WorkKind::Volume => volume::reconcile(self, item).await,
+            WorkKind::Snapshot => snapshot::reconcile(self, item).await,
             WorkKind::Image => image::reconcile(self, item).await,
             WorkKind::Vpc => network::reconcile(self, item).await,
             WorkKind::Orphan => orphan::reconcile(self, item).await,

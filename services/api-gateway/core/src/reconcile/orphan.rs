@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Context, Failure, Outcome, event, volume::same};
 use crate::{
-    model::{Instance, Orphan, OrphanKind, Resource, Timestamp, Volume, Vpc},
+    model::{Instance, Orphan, OrphanKind, Resource, Snapshot, Timestamp, Volume, Vpc},
     ports::{BackendError, GuestTarget, Query, Store, StoreError, Tx, WorkItem},
 };
 
@@ -22,6 +22,7 @@ pub(super) async fn reconcile<S: Store>(context: &Context<S>, item: &WorkItem) -
     let done = match row.kind {
         OrphanKind::Instance => remove_guest(context, &row).await?,
         OrphanKind::Volume => remove_volume(context, &row).await?,
+        OrphanKind::Snapshot => remove_snapshot(context, &row).await?,
         OrphanKind::Vpc => remove_vpc(context, &row).await?,
     };
     let action = match done {
@@ -90,6 +91,15 @@ async fn remove_volume<S: Store>(context: &Context<S>, orphan: &Orphan) -> Resul
         return Ok(Removal::InUse(user.id.to_string()));
     }
     context.backends.storage.remove_volume(orphan.host, id, version).await?;
+    Ok(Removal::Done)
+}
+
+async fn remove_snapshot<S: Store>(context: &Context<S>, orphan: &Orphan) -> Result<Removal, Failure> {
+    let (version, known) = claim(context, orphan, |row: &Snapshot| row.host == orphan.host).await?;
+    if known {
+        return Ok(Removal::Known);
+    }
+    context.backends.storage.remove_snapshot(orphan.host, orphan.object.into(), version).await?;
     Ok(Removal::Done)
 }
 

@@ -1,6 +1,7 @@
-//! Volumes: removing those that shall be gone, and seeing that the others' data are there. Making one belongs to the instance it is first attached to.
+//! Volumes: making copies, growing, removing those that shall be gone, and seeing that the others' data are there. Making one that is blank, or from
+//! an image, belongs to the instance it is first attached to.
 
-use super::{Context, Failure, Outcome, event, volume_data};
+use super::{Context, Failure, Outcome, event, volume_data, volume_growth, volume_making};
 use crate::{
     model::{AgentRole, Resource, Timestamp, Volume, VolumeStatus, held_by_volume},
     ports::{Store, StoreError, Tx, WorkItem},
@@ -10,9 +11,13 @@ pub(super) async fn reconcile<S: Store>(context: &Context<S>, item: &WorkItem) -
     let Some(read) = context.store.get::<Volume>(item.id).await? else { return Ok(Outcome::Done) };
     match read.status {
         VolumeStatus::Deleting => {}
+        VolumeStatus::Creating => return volume_making::reconcile(context, item, &read).await,
+        VolumeStatus::Available | VolumeStatus::InUse if read.growing_to.is_some() => {
+            return volume_growth::reconcile(context, item, &read).await;
+        }
         VolumeStatus::Available | VolumeStatus::InUse => return volume_data::reconcile(context, item, &read).await,
         VolumeStatus::Error if read.data_missing => return volume_data::reconcile(context, item, &read).await,
-        VolumeStatus::Creating | VolumeStatus::Error | VolumeStatus::Deleted => return Ok(Outcome::Done),
+        VolumeStatus::Error | VolumeStatus::Deleted => return Ok(Outcome::Done),
     }
     // Then its tombstone remembers that its data are to be removed.
     let dead = match read.host {

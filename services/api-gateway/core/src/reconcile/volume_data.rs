@@ -30,7 +30,7 @@ pub(super) async fn reconcile<S: Store>(
         id: read.id(),
         version: read.meta.version,
         size_bytes: read.size.bytes(),
-        image: read.image,
+        source: read.source(),
         pool: read.pool.clone(),
         may_create: false,
     };
@@ -120,7 +120,7 @@ pub(super) fn is_back(row: &mut Volume) {
 }
 
 /// The instance that a volume belongs to. Its work first: who is about to write it holds that.
-async fn instance_of<T: Tx>(tx: &mut T, volume: &Volume) -> Result<Option<Instance>, StoreError> {
+pub(super) async fn instance_of<T: Tx>(tx: &mut T, volume: &Volume) -> Result<Option<Instance>, StoreError> {
     let Some(id) = volume.instance else { return Ok(None) };
     tx.wake(WorkKind::Instance, *id.as_uuid()).await?;
     Ok(tx.get::<Instance>(*id.as_uuid()).await?.filter(|row| row.meta.deleted_at.is_none()))

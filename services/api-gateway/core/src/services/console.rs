@@ -55,6 +55,21 @@ impl<S: Store> ConsoleService<S> {
         runs(instance)
     }
 
+    /// The instance whose console's log a caller may read, also while it does not run.
+    ///
+    /// # Errors
+    /// `NotFound`; Precondition where it is deleted: its log went with it.
+    pub async fn logged(&self, caller: &Caller, id: &str) -> Result<Instance, CoreError> {
+        let instance: Instance = any(&self.store, caller.project, id).await?;
+        match instance.status {
+            InstanceStatus::Deleted => {
+                let message = format!("instance `{}` is deleted, and its console's log with it", instance.meta.name);
+                Err(CoreError::precondition("INSTANCE_STATE", message))
+            }
+            _ => Ok(instance),
+        }
+    }
+
     /// The instance that a token opens.
     ///
     /// # Errors

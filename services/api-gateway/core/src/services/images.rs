@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     CoreError, Kind,
-    model::{Caller, Image, ImageFormat, ImageSource, ImageStatus, Labels, Meta, Value, Visibility},
+    model::{ARCHITECTURES, Caller, Image, ImageFormat, ImageSource, ImageStatus, Labels, Meta, Value, Visibility},
     ports::{ImageFile, ImageStore, Query, Store, Tx, WorkKind},
 };
 
@@ -30,6 +30,8 @@ pub struct NewImage {
     pub visibility: Visibility,
     /// Words of the user's own.
     pub labels: Labels,
+    /// Whose machine code is on it; empty: this process's own.
+    pub architecture: String,
 }
 
 /// Disks to launch instances from.
@@ -65,7 +67,16 @@ impl<S: Store> ImageService<S> {
         if matches!(request.source, ImageSource::File(_)) {
             operator(caller, "import from the import directory")?;
         }
+        let architecture = match request.architecture.as_str() {
+            "" => std::env::consts::ARCH,
+            named => named,
+        };
+        if !ARCHITECTURES.contains(&architecture) {
+            let problem = format!("`{architecture}` is none: use {}", ARCHITECTURES.join(" or "));
+            return Err(CoreError::invalid("architecture", problem));
+        }
         Ok(Image {
+            architecture: architecture.to_owned(),
             meta: Meta::new(*id.as_uuid(), caller.project, &caller.project_name, &request.name, request.labels),
             visibility: request.visibility,
             status: ImageStatus::Importing,

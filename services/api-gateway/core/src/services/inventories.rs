@@ -86,10 +86,10 @@ impl Inventories {
         self.known(host).hurry.store(true, Ordering::SeqCst);
     }
 
-    /// This run of an agent has said what it has, and what differs is to be looked at.
-    pub(crate) fn taken(&self, host: HostId, role: AgentRole, session: SessionId) {
+    /// This run of an agent has said what it has, which it was asked at this time, and what differs is to be looked at.
+    pub(crate) fn taken(&self, host: HostId, role: AgentRole, session: SessionId, asked: Timestamp) {
         self.known(host).taken.send_modify(|taken| {
-            taken.insert(role, (session, Timestamp::now()));
+            taken.insert(role, (session, asked));
         });
     }
 
@@ -106,7 +106,7 @@ impl Inventories {
         matches!(timeout(limit, taken.wait_for(|taken| has(taken, role, session))).await, Ok(Ok(_)))
     }
 
-    /// When all agents of a host had last said what they have; none: one has not since this process was started.
+    /// When the agents of a host were last asked for what they have and answered, the longest ago of them; none: one has not since this process was started.
     #[must_use]
     pub fn at(&self, host: HostId) -> Option<Timestamp> {
         let known = self.known(host);
@@ -155,14 +155,14 @@ mod tests {
         let (host, first, second) = (HostId::random(), SessionId::random(), SessionId::random());
         let limit = Duration::from_secs(1);
         assert!(!inventories.wait(host, AgentRole::Compute, first, limit).await);
-        inventories.taken(host, AgentRole::Compute, first);
+        inventories.taken(host, AgentRole::Compute, first, Timestamp(7));
         assert!(inventories.wait(host, AgentRole::Compute, first, limit).await);
         assert!(!inventories.wait(host, AgentRole::Compute, second, limit).await, "another run");
         assert!(!inventories.wait(host, AgentRole::Storage, first, limit).await, "another agent");
         assert_eq!(inventories.at(host), None, "the others have not said anything");
-        inventories.taken(host, AgentRole::Storage, first);
-        inventories.taken(host, AgentRole::Network, first);
-        assert!(inventories.at(host).is_some());
+        inventories.taken(host, AgentRole::Storage, first, Timestamp(5));
+        inventories.taken(host, AgentRole::Network, first, Timestamp(6));
+        assert_eq!(inventories.at(host), Some(Timestamp(5)), "all of it is at least as new as that");
     }
 
     #[tokio::test(start_paused = true)]

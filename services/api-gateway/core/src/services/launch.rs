@@ -95,6 +95,8 @@ pub(super) async fn launch<S: Store>(
         image: Some(image.id()),
         image_name: image.meta.name.clone(),
         data_missing: false,
+        copied: None,
+        growing_to: None,
     };
     let port_id = PortId::random();
     let ip = tx.free_address(subnet.id(), subnet.cidr).await?.ok_or_else(|| CoreError::Exhausted {
@@ -228,7 +230,7 @@ async fn instance_type<S: Store>(store: &S, name: &str) -> Result<InstanceType, 
 }
 
 /// The caller's own image of that name, or else the public one.
-async fn visible_image<T: Tx>(tx: &mut T, caller: &Caller, text: &str) -> Result<Image, CoreError> {
+pub(super) async fn visible_image<T: Tx>(tx: &mut T, caller: &Caller, text: &str) -> Result<Image, CoreError> {
     let found: Option<Image> = match super::lookup::as_id(text) {
         Some(id) => tx.get(id).await?,
         None => match tx.find(caller.project, text).await? {
@@ -245,7 +247,7 @@ async fn visible_image<T: Tx>(tx: &mut T, caller: &Caller, text: &str) -> Result
         ImageStatus::Ready => Ok(image),
         status => Err(CoreError::precondition(
             "IMAGE_STATE",
-            format!("image `{}` is {}: only a READY one can be launched", image.meta.name, status.as_str()),
+            format!("image `{}` is {}: only a READY one can be used", image.meta.name, status.as_str()),
         )),
     }
 }

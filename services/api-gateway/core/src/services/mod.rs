@@ -23,6 +23,7 @@ mod projects;
 mod quotas;
 mod registry;
 mod requests;
+mod snapshots;
 mod tunnels;
 mod volumes;
 mod vpcs;
@@ -52,6 +53,7 @@ pub use projects::ProjectService;
 pub use quotas::{QuotaService, QuotaView};
 pub use registry::{AgentHealth, AgentRef, Facts, HostRegistry, HostState};
 pub use requests::{Known, RequestService};
+pub use snapshots::{NewSnapshot, SnapshotService};
 pub use volumes::{NewVolume, VolumeService};
 pub use vpcs::{NewSubnet, NewVpc, VpcService};
 pub use watch::{ChangeKind, Told, Watch, WatchRequest, WatchService};
@@ -151,6 +153,8 @@ pub struct Services<S> {
     pub console: ConsoleService<S>,
     /// Volumes.
     pub volumes: VolumeService<S>,
+    /// Snapshots.
+    pub snapshots: SnapshotService<S>,
     /// Images.
     pub images: ImageService<S>,
     /// VPCs, subnets and ports.
@@ -205,6 +209,7 @@ impl<S: Store> Services<S> {
             instances: InstanceService::new(store.clone(), registry, Arc::clone(&settings)),
             console: ConsoleService::new(store.clone(), Arc::clone(&settings)),
             volumes: VolumeService::new(store.clone(), Arc::clone(&settings)),
+            snapshots: SnapshotService::new(store.clone(), Arc::clone(&settings)),
             requests: RequestService::new(store.clone(), &settings),
             images,
             vpcs,

@@ -152,6 +152,11 @@ fn adoptable(orphan: &Orphan) -> Result<(), CoreError> {
             Instance::KIND,
             orphan.object
         )),
+        OrphanKind::Snapshot => refuse(format!(
+            "{} {} cannot be adopted: adopt its volume, and take a new one",
+            orphan.kind.kind(),
+            orphan.object
+        )),
         OrphanKind::Vpc => refuse(format!("{} {} has no data: remove it", orphan.kind.kind(), orphan.object)),
     }
 }
@@ -191,5 +196,7 @@ async fn volume<T: Tx>(
         image: orphan.image,
         image_name: image.map(|row| row.meta.name).unwrap_or_default(),
         data_missing: false,
+        copied: None,
+        growing_to: None,
     })
 }

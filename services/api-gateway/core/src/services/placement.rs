@@ -13,7 +13,7 @@
 //! What is in memory may be a second old where several gateways share a database. It never places an instance wrongly, because of the third
 //! step; so that it refuses none wrongly either, all rows are read before a launch is refused.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use cloud_domain::{HostId, ImageId};
 use rand::seq::SliceRandom;
@@ -21,7 +21,7 @@ use rand::seq::SliceRandom;
 use super::{Facts, HostRegistry, HostState};
 use crate::{
     CoreError,
-    model::{Caller, Host, HostMode, Image, InstanceType, Labels, Placed, PlacedCandidate, Volume},
+    model::{Caller, Host, Image, InstanceType, Labels, Placed, PlacedCandidate, Volume},
     ports::{Fill, Query, Store, Tx},
 };
 
@@ -34,7 +34,7 @@ const LISTED: usize = 20;
 /// Hosts of each sort that are remembered with an instance.
 const REMEMBERED: usize = 5;
 /// What it costs, in thousandths of a host's memory, that the image has to be sent there first.
-const SENDING: u64 = 50;
+const SENDING: u64 = 5;
 /// And that an instance of the group is there already: more than anything else.
 const CROWDED: u64 = 1_000_000;
 /// Launches at once through several gateways take one of the hosts that are within this of the best, so that not all wait for one row.
@@ -106,6 +106,8 @@ pub(super) struct Ask<'a> {
     pub vcpus: u32,
     pub memory_mib: u32,
     pub image: ImageId,
+    /// Whose machine code the image has.
+    pub architecture: &'a str,
     /// What the image's data take in a pool at once.
     pub pool_bytes: u64,
     pub placement: &'a Placement,
@@ -117,7 +119,7 @@ impl<'a> Ask<'a> {
     /// Of an instance of this type, from this image, with these data volumes.
     pub(super) fn new(
         kind: &'a InstanceType,
-        image: &Image,
+        image: &'a Image,
         data: &[Volume],
         placement: &'a Placement,
     ) -> Result<Self, CoreError> {
@@ -126,6 +128,7 @@ impl<'a> Ask<'a> {
             vcpus: kind.vcpus,
             memory_mib: kind.memory_mib,
             image: image.id(),
+            architecture: &image.architecture,
             pool_bytes: image.size_bytes,
             placement,
             pinned: pinned(data)?,
@@ -169,6 +172,9 @@ impl Asked<'_> {
         }
         if let Some(problem) = mismatch(&ask.placement.host_labels, host.labels) {
             return Some(problem);
+        }
+        if capacity.architecture != ask.architecture {
+            return Some(format!("it is {}, the image is for {}", capacity.architecture, ask.architecture));
         }
         let accelerator = ask.placement.accelerator.as_str();
         if !accelerator.is_empty() && accelerator != capacity.accelerator {
@@ -242,6 +248,37 @@ struct Candidate {
     shown: PlacedCandidate,
 }
 
+/// What the filters came to.
+#[derive(Default)]
+struct Filtered {
+    hosts: u32,
+    fitting: u32,
+    /// Those that fit, as long as they are within a window.
+    few: Vec<HostId>,
+    /// A few of those that do not, and why.
+    refused: Vec<(String, String)>,
+}
+
+impl Filtered {
+    fn by(registry: &HostRegistry, asked: &Asked<'_>) -> Self {
+        let mut this = Self::default();
+        registry.each(|host| {
+            this.hosts += 1;
+            match asked.refuses(&host) {
+                None => {
+                    this.fitting += 1;
+                    if this.few.len() < WINDOW {
+                        this.few.push(host.id);
+                    }
+                }
+                Some(why) if this.refused.len() < REMEMBERED => this.refused.push((host.name.to_owned(), why)),
+                Some(_) => {}
+            }
+        });
+        this
+    }
+}
+
 async fn choose<T: Tx>(
     tx: &mut T,
     registry: &HostRegistry,
@@ -249,27 +286,20 @@ async fn choose<T: Tx>(
     shuffle: bool,
     asked: &Asked<'_>,
 ) -> Result<Option<(Host, Placed)>, CoreError> {
-    let mut fit: BTreeMap<HostId, bool> = BTreeMap::new();
-    let mut hosts = 0;
-    registry.each(|host| {
-        hosts += 1;
-        if asked.refuses(&host).is_none() {
-            fit.insert(host.id, host.has_image(asked.ask.image));
-        }
-    });
-    if fit.is_empty() {
+    let filtered = Filtered::by(registry, asked);
+    if filtered.fitting == 0 {
         return Ok(None);
     }
     let order = match strategy {
         Strategy::Spread => Fill::Emptiest,
         Strategy::Pack => Fill::Fullest,
     };
-    let few: Option<Vec<HostId>> = (fit.len() <= WINDOW).then(|| fit.keys().copied().collect());
+    let few = (filtered.fitting as usize <= WINDOW).then_some(filtered.few.as_slice());
     let windows: &[u32] = if few.is_some() { &[ALL] } else { &[64, ALL] };
     for limit in windows {
         let (vcpus, memory) = (asked.ask.vcpus, asked.ask.memory_mib);
-        let rooms = tx.hosts_with_room(vcpus, memory, order, few.as_deref(), *limit).await?;
-        let mut found = candidates(registry, strategy, asked, &fit, rooms);
+        let rooms = tx.hosts_with_room(vcpus, memory, order, few, *limit).await?;
+        let mut found = candidates(registry, strategy, asked, rooms);
         let crowded = found.first().is_none_or(|best| best.shown.group > 0);
         if crowded && *limit != ALL {
             continue;
@@ -284,8 +314,7 @@ async fn choose<T: Tx>(
         for at in 0..found.len() {
             if let Some(row) = claim(tx, asked, found[at].id).await? {
                 found[at].shown.chosen = true;
-                let passed = fit.len();
-                return Ok(Some((row, remember(registry, strategy, asked, found, at, (hosts, passed)))));
+                return Ok(Some((row, remember(registry, strategy, found, at, filtered))));
             }
         }
     }
@@ -297,74 +326,61 @@ fn candidates(
     registry: &HostRegistry,
     strategy: Strategy,
     asked: &Asked<'_>,
-    fit: &BTreeMap<HostId, bool>,
     rooms: Vec<(HostId, u64)>,
 ) -> Vec<Candidate> {
-    let candidate = |(id, fill): (HostId, u64)| {
-        let cached = *fit.get(&id)?;
-        let group = asked.group.get(&id).copied().unwrap_or_default();
-        let full = match strategy {
-            Strategy::Spread => fill,
-            Strategy::Pack => 1000_u64.saturating_sub(fill),
-        };
-        let score = full + if cached { 0 } else { SENDING } + group.saturating_mul(CROWDED);
-        let shown = PlacedCandidate { host: String::new(), score, fill, cached, group, chosen: false };
-        Some(Candidate { id, shown })
-    };
-    let mut found: Vec<Candidate> = rooms.into_iter().filter_map(candidate).collect();
+    let mut found: Vec<Candidate> = Vec::with_capacity(rooms.len());
+    registry.each_of(
+        rooms,
+        |(id, _)| *id,
+        |host, (id, fill)| {
+            if asked.refuses(&host).is_some() {
+                return;
+            }
+            let cached = host.has_image(asked.ask.image);
+            let group = asked.group.get(&id).copied().unwrap_or_default();
+            let full = match strategy {
+                Strategy::Spread => fill,
+                Strategy::Pack => 1000_u64.saturating_sub(fill),
+            };
+            let score = full + if cached { 0 } else { SENDING } + group.saturating_mul(CROWDED);
+            let shown = PlacedCandidate { host: String::new(), score, fill, cached, group, chosen: false };
+            found.push(Candidate { id, shown });
+        },
+    );
     found.sort_by_key(|c| c.shown.score);
-    for candidate in found.iter_mut().take(SHUFFLED) {
-        candidate.shown.host = registry.name(candidate.id);
-    }
     found
 }
 
 /// The host's row, with the capacity claimed; none where it has no room any more, or is not what it was thought to be.
 async fn claim<T: Tx>(tx: &mut T, asked: &Asked<'_>, host: HostId) -> Result<Option<Host>, CoreError> {
     let ask = asked.ask;
-    if !tx.claim_capacity(host, ask.vcpus, ask.memory_mib).await? {
-        return Ok(None);
+    let Some(row) = tx.claim_capacity(host, ask.vcpus, ask.memory_mib).await? else { return Ok(None) };
+    if mismatch(&ask.placement.host_labels, &row.meta.labels).is_none() {
+        return Ok(Some(row));
     }
-    let row: Option<Host> = tx.get(*host.as_uuid()).await?;
-    let fits =
-        |row: &Host| row.mode == HostMode::Active && mismatch(&ask.placement.host_labels, &row.meta.labels).is_none();
-    match row.filter(fits) {
-        Some(row) => Ok(Some(row)),
-        None => {
-            tx.release_capacity(host, ask.vcpus, ask.memory_mib).await?;
-            Ok(None)
-        }
-    }
+    tx.release_capacity(host, ask.vcpus, ask.memory_mib).await?;
+    Ok(None)
 }
 
 /// The decision as it is kept with the instance: a few hosts of each sort.
 fn remember(
     registry: &HostRegistry,
     strategy: Strategy,
-    asked: &Asked<'_>,
     mut found: Vec<Candidate>,
     chosen: usize,
-    (hosts, fitting): (u32, usize),
+    filtered: Filtered,
 ) -> Placed {
     found.swap(0, chosen);
     found.truncate(REMEMBERED);
-    if let Some(first) = found.first_mut() {
-        first.shown.host = registry.name(first.id);
+    for candidate in &mut found {
+        candidate.shown.host = registry.name(candidate.id);
     }
-    let mut refused = Vec::new();
-    registry.each(|host| {
-        if refused.len() < REMEMBERED
-            && let Some(why) = asked.refuses(&host)
-        {
-            refused.push((host.name.to_owned(), why));
-        }
-    });
     Placed {
         strategy: strategy.as_str().to_owned(),
-        hosts,
-        fitting: u32::try_from(fitting).unwrap_or(u32::MAX),
-        candidates: found.into_iter().map(|c| c.shown).filter(|c| !c.host.is_empty()).collect(),
-        refused,
+        hosts: filtered.hosts,
+        fitting: filtered.fitting,
+        candidates: found.into_iter().map(|c| c.shown).collect(),
+        refused: filtered.refused,
     }
 }
 

@@ -14,8 +14,8 @@ use super::{
 use crate::{
     CoreError, Kind,
     model::{
-        Amounts, ApiKey, Caller, Image, Instance, Labels, Limited, Meta, Project, Resource, Role, Subnet, Timestamp,
-        Volume, Vpc,
+        Amounts, ApiKey, Caller, Image, Instance, Labels, Limited, Meta, Project, Resource, Role, Snapshot, Subnet,
+        Timestamp, Volume, Vpc,
     },
     ports::{Query, Store, Tx},
 };
@@ -125,6 +125,7 @@ impl<S: Store> ProjectService<S> {
         hold(&mut tx, project, &row.meta.name).await?;
         nothing::<Instance, _>(&mut tx, &row, |_| true).await?;
         nothing::<Volume, _>(&mut tx, &row, |_| true).await?;
+        nothing::<Snapshot, _>(&mut tx, &row, |_| true).await?;
         nothing::<Image, _>(&mut tx, &row, |_| true).await?;
         nothing::<Vpc, _>(&mut tx, &row, |vpc| !vpc.is_default).await?;
         let now = Some(Timestamp::now());

@@ -102,13 +102,20 @@ struct Pulse {
     since: Instant,
 }
 
-impl Pulse {
-    /// How long something has not been heard that was last heard at `seen`. Nothing could be heard while this process stood still.
-    fn silence(pulse: Option<Self>, seen: Instant) -> Duration {
-        match pulse {
-            Some(pulse) if pulse.last.elapsed() > FROZEN => Duration::ZERO,
-            Some(pulse) => pulse.since.max(seen).elapsed(),
-            None => seen.elapsed(),
+/// One moment at which agents are looked at.
+#[derive(Debug, Clone, Copy)]
+struct Moment {
+    now: Instant,
+    pulse: Option<Pulse>,
+}
+
+impl Moment {
+    /// How long an agent has not been heard. Nothing could be heard while this process stood still.
+    fn silence_of(self, agent: &Entry) -> Duration {
+        match self.pulse {
+            Some(pulse) if self.now.duration_since(pulse.last) > FROZEN => Duration::ZERO,
+            Some(pulse) => self.now.duration_since(pulse.since.max(agent.seen)),
+            None => self.now.duration_since(agent.seen),
         }
     }
 }
@@ -148,8 +155,9 @@ impl HostRegistry {
         *pulse = Some(Pulse { last: now, since });
     }
 
-    fn silence_of(&self, entry: &Entry) -> Duration {
-        Pulse::silence(*self.pulse.lock().unwrap_or_else(PoisonError::into_inner), entry.seen)
+    fn moment(&self) -> Moment {
+        let pulse = *self.pulse.lock().unwrap_or_else(PoisonError::into_inner);
+        Moment { now: Instant::now(), pulse }
     }
 
     /// Takes over what the database remembers of a host, at start.
@@ -277,7 +285,7 @@ impl HostRegistry {
     #[must_use]
     pub fn silence(&self, host: HostId, role: AgentRole) -> Option<Duration> {
         let hosts = self.lock();
-        let silence = self.silence_of(hosts.get(&host)?.agents.get(&role)?);
+        let silence = self.moment().silence_of(hosts.get(&host)?.agents.get(&role)?);
         (silence > self.timeout).then_some(silence)
     }
 
@@ -295,9 +303,10 @@ impl HostRegistry {
     pub fn health(&self, host: HostId) -> Vec<AgentHealth> {
         let hosts = self.lock();
         let Some(entry) = hosts.get(&host) else { return Vec::new() };
+        let moment = self.moment();
         let health = |(role, a): (&AgentRole, &Entry)| AgentHealth {
             role: *role,
-            reachable: self.silence_of(a) <= self.timeout,
+            reachable: moment.silence_of(a) <= self.timeout,
             version: a.version.clone(),
             last_heartbeat_at: a.seen_at,
             backend_error: a.backend_error.clone(),

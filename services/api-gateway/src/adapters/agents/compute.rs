@@ -6,7 +6,7 @@ use cloud_core::{
     model::{AgentRole, Timestamp},
     ports::{BackendError, ComputeBackend, Guest, GuestPower, GuestReason, GuestSpec, GuestTarget},
 };
-use cloud_domain::{HostId, InstanceId};
+use cloud_domain::{HostId, InstanceId, VolumeId};
 use cloud_service_kit::{channel::AgentChannel, layers::NoDeadline};
 use futures::{StreamExt, stream::BoxStream};
 use tonic::Request;
@@ -104,6 +104,15 @@ impl ComputeBackend for Agents {
         let context = Some(self.context(&found, target.version, target.incarnation.to_string()));
         let message = wire::RemoveInstanceRequest { context, id: target.id.to_string() };
         self.call(target.host, &found, client(&found).remove_instance(request(message))).await?;
+        Ok(())
+    }
+
+    async fn resize_disk(&self, target: GuestTarget, volume: VolumeId, size_bytes: u64) -> Result<(), BackendError> {
+        let found = self.find(target.host, AgentRole::Compute)?;
+        let context = Some(self.context(&found, target.version, target.incarnation.to_string()));
+        let (id, volume_id) = (target.id.to_string(), volume.to_string());
+        let message = wire::ResizeDiskRequest { context, id, volume_id, size_bytes };
+        self.call(target.host, &found, client(&found).resize_disk(request(message))).await?;
         Ok(())
     }
 

@@ -8,10 +8,12 @@ use cloud_contracts::agent::{
     self as wire, put_image_request::Message, storage_service_client::StorageServiceClient, volume_spec::Source,
 };
 use cloud_core::{
-    model::AgentRole,
-    ports::{BackendError, FoundVolume, ImageFile, StorageBackend, StoredVolume, VolumeSpec},
+    model::{AgentRole, VolumeSource},
+    ports::{
+        BackendError, FoundSnapshot, FoundVolume, ImageFile, SnapshotSpec, StorageBackend, StoredVolume, VolumeSpec,
+    },
 };
-use cloud_domain::{HostId, ImageId, VolumeId};
+use cloud_domain::{HostId, ImageId, SnapshotId, VolumeId};
 use cloud_service_kit::{channel::AgentChannel, layers::NoDeadline};
 use tokio::{
     fs::File,
@@ -56,11 +58,21 @@ fn found_volume(volume: wire::Volume) -> Result<FoundVolume, BackendError> {
     })
 }
 
+fn found_snapshot(snapshot: wire::Snapshot) -> Result<FoundSnapshot, BackendError> {
+    let owner = snapshot.owner.ok_or_else(|| odd("a snapshot without an owner"))?;
+    Ok(FoundSnapshot {
+        id: owner.resource_id.parse().map_err(|_| odd("a snapshot whose id is not a UUID"))?,
+        volume: snapshot.volume_id.parse().map_err(|_| odd("a snapshot of a volume whose id is not a UUID"))?,
+        size_bytes: snapshot.size_bytes,
+        pool: snapshot.pool,
+    })
+}
+
 #[async_trait]
 impl StorageBackend for Agents {
-    async fn has_image(&self, host: HostId, image: ImageId) -> Result<bool, BackendError> {
+    async fn has_image(&self, host: HostId, pool: &str, image: ImageId) -> Result<bool, BackendError> {
         let found = self.find(host, AgentRole::Storage)?;
-        let message = wire::GetImageRequest { id: image.to_string() };
+        let message = wire::GetImageRequest { id: image.to_string(), pool: pool.to_owned() };
         match self.call(host, &found, client(&found).get_image(request(message))).await {
             Ok(_) => Ok(true),
             Err(BackendError::NotFound(_)) => Ok(false),
@@ -68,7 +80,14 @@ impl StorageBackend for Agents {
         }
     }
 
-    async fn put_image(&self, host: HostId, image: ImageId, version: u64, file: ImageFile) -> Result<(), BackendError> {
+    async fn put_image(
+        &self,
+        host: HostId,
+        pool: &str,
+        image: ImageId,
+        version: u64,
+        file: ImageFile,
+    ) -> Result<(), BackendError> {
         let found = self.find(host, AgentRole::Storage)?;
         let header = wire::ImageHeader {
             context: Some(self.context(&found, version, String::new())),
@@ -76,6 +95,7 @@ impl StorageBackend for Agents {
             format: file.format.as_str().to_owned(),
             size_bytes: file.size_bytes,
             sha256: file.sha256.clone(),
+            pool: pool.to_owned(),
         };
         let size_bytes = file.size_bytes;
         let _place = self.place(host).await?;
@@ -99,7 +119,7 @@ impl StorageBackend for Agents {
     async fn remove_image(&self, host: HostId, image: ImageId, version: u64) -> Result<(), BackendError> {
         let found = self.find(host, AgentRole::Storage)?;
         let context = Some(self.context(&found, version, String::new()));
-        let message = wire::RemoveImageRequest { context, id: image.to_string() };
+        let message = wire::RemoveImageRequest { context, id: image.to_string(), pool: String::new() };
         self.call(host, &found, client(&found).remove_image(request(message))).await?;
         Ok(())
     }
@@ -112,7 +132,12 @@ impl StorageBackend for Agents {
                 id: spec.id.to_string(),
                 size_bytes: spec.size_bytes,
                 pool: spec.pool,
-                source: spec.image.map(|i| Source::ImageId(i.to_string())),
+                source: match spec.source {
+                    VolumeSource::Blank => None,
+                    VolumeSource::Image(id) => Some(Source::ImageId(id.to_string())),
+                    VolumeSource::Snapshot(id) => Some(Source::SnapshotId(id.to_string())),
+                    VolumeSource::Volume(id) => Some(Source::VolumeId(id.to_string())),
+                },
             }),
             may_create: spec.may_create,
         };
@@ -124,9 +149,58 @@ impl StorageBackend for Agents {
     async fn remove_volume(&self, host: HostId, id: VolumeId, version: u64) -> Result<(), BackendError> {
         let found = self.find(host, AgentRole::Storage)?;
         let context = Some(self.context(&found, version, String::new()));
-        let message = wire::RemoveVolumeRequest { context, id: id.to_string() };
+        let message = wire::RemoveVolumeRequest { context, id: id.to_string(), pool: String::new() };
         self.call(host, &found, client(&found).remove_volume(request(message))).await?;
         Ok(())
+    }
+
+    async fn resize_volume(
+        &self,
+        host: HostId,
+        id: VolumeId,
+        version: u64,
+        size_bytes: u64,
+    ) -> Result<(), BackendError> {
+        let found = self.find(host, AgentRole::Storage)?;
+        let context = Some(self.context(&found, version, String::new()));
+        let message = wire::ResizeVolumeRequest { context, id: id.to_string(), size_bytes, pool: String::new() };
+        self.call(host, &found, client(&found).resize_volume(request(message))).await?;
+        Ok(())
+    }
+
+    async fn ensure_snapshot(&self, spec: SnapshotSpec) -> Result<FoundSnapshot, BackendError> {
+        let found = self.find(spec.host, AgentRole::Storage)?;
+        let message = wire::EnsureSnapshotRequest {
+            context: Some(self.context(&found, spec.version, String::new())),
+            id: spec.id.to_string(),
+            volume_id: spec.volume.to_string(),
+            pool: spec.pool,
+            may_create: spec.may_create,
+        };
+        let answer = self.call(spec.host, &found, client(&found).ensure_snapshot(request(message))).await?;
+        found_snapshot(answer.snapshot.ok_or_else(|| odd("no snapshot"))?)
+    }
+
+    async fn remove_snapshot(&self, host: HostId, id: SnapshotId, version: u64) -> Result<(), BackendError> {
+        let found = self.find(host, AgentRole::Storage)?;
+        let context = Some(self.context(&found, version, String::new()));
+        let message = wire::RemoveSnapshotRequest { context, id: id.to_string(), pool: String::new() };
+        self.call(host, &found, client(&found).remove_snapshot(request(message))).await?;
+        Ok(())
+    }
+
+    async fn list_snapshots(&self, host: HostId) -> Result<Vec<FoundSnapshot>, BackendError> {
+        let found = self.find(host, AgentRole::Storage)?;
+        let call = async {
+            match client(&found).list_snapshots(request(wire::ListSnapshotsRequest {})).await {
+                // An agent of the release before takes none, so it has none.
+                Err(status) if status.code() == tonic::Code::Unimplemented => {
+                    Ok(tonic::Response::new(wire::ListSnapshotsResponse::default()))
+                }
+                answer => answer,
+            }
+        };
+        self.call(host, &found, call).await?.snapshots.into_iter().map(found_snapshot).collect()
     }
 
     async fn list_volumes(&self, host: HostId) -> Result<Vec<FoundVolume>, BackendError> {

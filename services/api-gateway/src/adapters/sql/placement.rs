@@ -1,12 +1,15 @@
 //! What hosts may promise and have promised: counters of their rows, moved by single statements, so that a promise is exact.
 
-use cloud_core::ports::{Fill, StoreError};
+use cloud_core::{
+    model::Host,
+    ports::{Fill, StoreError},
+};
 use cloud_domain::{HostId, ProjectId};
 
 use super::{
     engine::{Connection, Row, statement},
-    error::fault,
-    error::from_database,
+    error::{fault, from_database},
+    rows,
 };
 
 /// Ids in one statement.
@@ -66,12 +69,14 @@ pub(super) async fn claim(
     connection: &mut Connection,
     host: HostId,
     (vcpus, memory_mib): (u32, u32),
-) -> Result<bool, StoreError> {
+) -> Result<Option<Host>, StoreError> {
     let sql = "UPDATE hosts SET vcpus_used = vcpus_used + $1, memory_used = memory_used + $2, \
                fill = ((memory_used + $2) * 1000) / memory_total \
-               WHERE id = $3 AND mode = 'ACTIVE' AND vcpus_used + $1 <= vcpus_total AND memory_used + $2 <= memory_total";
+               WHERE id = $3 AND mode = 'ACTIVE' AND vcpus_used + $1 <= vcpus_total AND memory_used + $2 <= memory_total \
+               RETURNING body";
     let query = statement(sql).bind(i64::from(vcpus)).bind(i64::from(memory_mib)).bind(host.to_string());
-    Ok(query.execute(connection).await.map_err(from_database)? == 1)
+    let row = query.fetch_optional(connection).await.map_err(from_database)?;
+    row.as_ref().map(rows::body).transpose()
 }
 
 pub(super) async fn release(

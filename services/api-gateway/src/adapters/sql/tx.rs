@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use cloud_core::{
-    model::{Amounts, DoneRequest, NewEvent, RequestKey, Resource, Timestamp, Value},
+    model::{Amounts, DoneRequest, Host, NewEvent, RequestKey, Resource, Timestamp, Value},
     ports::{Claim, Fill, HeardAgent, Query, StoreError, Tx, WorkItem, WorkKind},
 };
 use cloud_domain::{Cidr, HostId, ProjectId, SubnetId, Vni, VpcId};
@@ -214,7 +214,7 @@ impl Tx for SqlTx {
         agents::forget(self, host).await
     }
 
-    async fn claim_capacity(&mut self, host: HostId, vcpus: u32, memory_mib: u32) -> Result<bool, StoreError> {
+    async fn claim_capacity(&mut self, host: HostId, vcpus: u32, memory_mib: u32) -> Result<Option<Host>, StoreError> {
         placement::claim(self.connection()?, host, (vcpus, memory_mib)).await
     }
 

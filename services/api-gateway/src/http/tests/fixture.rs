@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use axum::{Router, body::Body, http::Request, response::Response};
 use bytes::Bytes;
 use cloud_core::{
-    model::{AgentRole, HostCapacity, Pool},
-    ports::BackendError,
+    model::{AgentRole, HostCapacity, Labels, Meta, Pool, Snapshot, SnapshotStatus, Volume},
+    ports::{BackendError, Store, Tx},
     services::{HostRegistry, JoinService, JoinSettings, RegisterInput, Services, Settings, bootstrap},
 };
 use cloud_domain::{HostId, InstanceId, SessionId};
@@ -138,6 +138,33 @@ impl Cloud {
 
     pub async fn post(&self, path: &str, body: Value) -> Answer {
         self.send("POST", path, body.to_string()).await
+    }
+
+    /// A snapshot of a volume, which has its place on `h1` from here on.
+    pub async fn snapshot(&self, volume: &str, name: &str) -> Value {
+        let id = |json: &Value| json["id"].as_str().unwrap().parse::<uuid::Uuid>().unwrap();
+        let host: HostId = id(&self.get("/hosts/h1").await.json).into();
+        let volume = id(&self.get(&format!("/volumes/{volume}")).await.json);
+        let mut volume: Volume = self.store.get(volume).await.unwrap().unwrap();
+        (volume.host, volume.host_name) = (Some(host), "h1".into());
+        let project = (volume.meta.project, volume.meta.project_name.clone());
+        let snapshot = Snapshot {
+            meta: Meta::new(uuid::Uuid::new_v4(), project.0, &project.1, name, Labels::new()),
+            volume: volume.id(),
+            volume_name: volume.meta.name.clone(),
+            size: volume.size,
+            status: SnapshotStatus::Available,
+            status_reason: String::new(),
+            host,
+            host_name: "h1".into(),
+            pool: "default".into(),
+            data_missing: false,
+        };
+        let mut tx = self.store.begin().await.unwrap();
+        tx.update(&mut volume).await.unwrap();
+        tx.insert(&snapshot).await.unwrap();
+        tx.commit().await.unwrap();
+        self.get(&format!("/snapshots/{name}")).await.json
     }
 
     pub async fn launch(&self, name: &str) -> Value {

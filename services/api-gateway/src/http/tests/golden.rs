@@ -32,6 +32,7 @@ async fn resources_as_json() {
         "subnet": subnet,
         "volume": volume,
         "volume, attached": cloud.get("/volumes/data").await.json,
+        "snapshot": cloud.snapshot("data", "before").await,
         "instance": instance,
         "port": ports[0].take(),
         "host": cloud.get("/hosts/h1").await.json,

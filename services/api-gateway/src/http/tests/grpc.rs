@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::{body::Body, http::Request};
 use cloud_contracts::v1::{
-    self, instance_service_client::InstanceServiceClient, snapshot_service_client::SnapshotServiceClient,
+    self, instance_service_client::InstanceServiceClient, ssh_key_service_client::SshKeyServiceClient,
     stream_console_request::Message,
 };
 use cloud_service_kit::{
@@ -80,8 +80,8 @@ async fn refusals_over_grpc() {
     let mut nobody = InstanceServiceClient::new(served.channel());
     let refused = nobody.list_instances(v1::ListInstancesRequest::default()).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unauthenticated);
-    let mut snapshots = SnapshotServiceClient::new(served.grpc().service());
-    let unbuilt = snapshots.list_snapshots(v1::ListSnapshotsRequest::default()).await.unwrap_err();
+    let mut keys = SshKeyServiceClient::new(served.grpc().service());
+    let unbuilt = keys.list_ssh_keys(v1::ListSshKeysRequest::default()).await.unwrap_err();
     assert_eq!(unbuilt.code(), Code::Unimplemented, "{unbuilt}");
     let mut instances = InstanceServiceClient::new(served.grpc().service());
     let unbuilt = instances.pause_instance(v1::PauseInstanceRequest::default()).await.unwrap_err();

@@ -144,7 +144,9 @@ async fn another_projects_resource_is_not_found_in_every_method() {
     assert_eq!(upload.status, 201, "{}", upload.json);
     let instance =
         cloud.post("/instances", json!({"name": "web-01", "image": "mine", "instance_type": "tiny"})).await.json;
-    let volume = cloud.post("/volumes", json!({"name": "data", "size_gib": 1})).await.json;
+    assert_eq!(cloud.post("/volumes", json!({"name": "data", "size_gib": 1})).await.status, 201);
+    let snapshot = cloud.snapshot("data", "before").await;
+    let volume = cloud.get("/volumes/data").await.json;
     let key = cloud.get("/api-keys/admin").await.json;
     let vpc = cloud.get("/vpcs/default").await.json;
     let project = cloud.get("/projects/default").await.json;
@@ -154,6 +156,7 @@ async fn another_projects_resource_is_not_found_in_every_method() {
     let ids = |noun: &str| match noun {
         "instances" => &instance["id"],
         "volumes" => &volume["id"],
+        "snapshots" => &snapshot["id"],
         "images" => &upload.json["id"],
         "api-keys" => &key["id"],
         "vpcs" => &vpc["id"],
@@ -179,6 +182,7 @@ async fn another_projects_resource_is_not_found_in_every_method() {
         let body = match (*verb, *method) {
             ("GET" | "DELETE", _) => Value::Null,
             (_, "cloud.v1.SubnetService/CreateSubnet") => json!({"name": "x", "cidr": "10.0.9.0/24"}),
+            (_, "cloud.v1.VolumeService/ResizeVolume") => json!({"size_gib": 9}),
             (_, "cloud.v1.QuotaService/UpdateQuota") => json!({"limits": {"vpcs": "1"}}),
             _ => json!({}),
         };

@@ -53,9 +53,13 @@ fn call(rpc: &str) -> Option<(Option<InstanceStatus>, Value)> {
         "StopInstance" => (Some(Running), json!({})),
         "RebootInstance" => (Some(Running), json!({})),
         "CreateVolume" => (None, json!({"name": "two", "size_gib": 1, "labels": {"b": "1", "a": "2"}})),
+        "CreateSnapshot" => (None, json!({"name": "two", "volume": "placed"})),
+        "ResizeVolume" => (None, json!({"size_gib": 2})),
         "ImportImage" => (None, json!({"name": "two", "url": "https://images.example/x.qcow2"})),
         "CreateVpc" | "CreateSubnet" => (None, json!({"name": "two", "cidr": "10.0.8.0/24"})),
-        "DeleteInstance" | "DeleteVolume" | "DeleteImage" | "DeleteVpc" | "DeleteSubnet" => (None, Value::Null),
+        "DeleteInstance" | "DeleteVolume" | "DeleteSnapshot" | "DeleteImage" | "DeleteVpc" | "DeleteSubnet" => {
+            (None, Value::Null)
+        }
         "CreateProject" => (None, json!({"name": "two"})),
         "CreateApiKey" => (None, json!({"name": "two", "role": "MEMBER"})),
         "RotateApiKey" | "AdoptOrphan" | "CreateJoinToken" | "RotateAuthority" => (None, json!({})),
@@ -72,6 +76,7 @@ async fn with_one_of_each() -> Cloud {
     cloud.launch("one").await;
     for (path, body) in [
         ("/volumes", json!({"name": "one", "size_gib": 1})),
+        ("/volumes", json!({"name": "placed", "size_gib": 1})),
         ("/images", json!({"name": "one", "url": "https://images.example/x.qcow2"})),
         ("/vpcs", json!({"name": "one"})),
         ("/vpcs/default/subnets", json!({"name": "one", "cidr": "10.0.9.0/24"})),
@@ -83,6 +88,7 @@ async fn with_one_of_each() -> Cloud {
     }
     let host = cloud.get("/hosts/h1").await.json["id"].as_str().unwrap().parse().unwrap();
     let nobody = ProjectId::from(Uuid::nil());
+    cloud.snapshot("placed", "one").await;
     let orphan = Orphan {
         meta: Meta::new(Uuid::new_v4(), nobody, "", ORPHAN, Labels::new()),
         kind: OrphanKind::Volume,

@@ -32,6 +32,9 @@ pub struct Import {
     /// What their SHA-256 must be, in hex
     #[arg(long, default_value = "", hide_default_value = true, value_name = "HEX")]
     sha256: String,
+    /// Whose machine code is on it, x86_64 or aarch64 [default: the gateway's own]
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "NAME")]
+    architecture: String,
     /// Every project may use it (operators)
     #[arg(long)]
     public: bool,
@@ -94,6 +97,7 @@ pub async fn run(connection: Connection, args: Import) -> Result<(), Error> {
         sha256: args.sha256,
         visibility: visibility.into(),
         labels: args.labels.into_map(),
+        architecture: args.architecture,
         ..Default::default()
     };
     let name = header.name.clone();
@@ -126,6 +130,7 @@ fn request(header: UploadImageHeader, source: Option<Source>) -> ImportImageRequ
         sha256: header.sha256,
         visibility: header.visibility,
         labels: header.labels,
+        architecture: header.architecture,
         ..Default::default()
     }
 }

@@ -206,7 +206,8 @@ fn serial(xml: &mut Xml, around: &Surroundings) -> io::Result<()> {
 }
 
 /// `vda` to `vdz`.
-fn disk_name(index: usize) -> String {
+/// The name of a disk in the domain, by its place among the disks.
+pub fn disk_name(index: usize) -> String {
     let letter = (b'a'..=b'z').nth(index).map_or('z', char::from);
     format!("vd{letter}")
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use cloud_domain::InstanceId;
+use cloud_domain::{InstanceId, Mib};
 use tokio::{net::UnixStream, sync::broadcast, task::spawn_blocking};
 use virt::{domain::Domain, error::Error, sys};
 
@@ -213,6 +213,14 @@ impl Hypervisor for LibvirtHypervisor {
 
     async fn power_off(&self, id: InstanceId) -> Result<(), HypervisorError> {
         self.with_domain(id, "power off the guest", LONG, Domain::destroy).await
+    }
+
+    async fn resize_disk(&self, id: InstanceId, disk: usize, size: Mib) -> Result<(), HypervisorError> {
+        // Of a device that has grown already, it makes QEMU look at its size again and tell the guest.
+        self.with_domain(id, "grow a disk of the guest", LONG, move |domain| {
+            domain.block_resize(&domain_xml::disk_name(disk), size.bytes(), sys::VIR_DOMAIN_BLOCK_RESIZE_BYTES)
+        })
+        .await
     }
 
     async fn undefine(&self, id: InstanceId) -> Result<(), HypervisorError> {

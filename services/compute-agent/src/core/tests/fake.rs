@@ -7,7 +7,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use cloud_domain::{CloudId, Incarnation, InstanceId, VolumeId};
+use cloud_domain::{CloudId, Incarnation, InstanceId, Mib, VolumeId};
 use tokio::sync::broadcast;
 
 use crate::core::{
@@ -154,6 +154,11 @@ impl Hypervisor for Fake {
         self.step("power off")?;
         self.ends(id, Ended::Destroyed);
         Ok(())
+    }
+
+    async fn resize_disk(&self, _: InstanceId, disk: usize, _: Mib) -> Result<(), HypervisorError> {
+        assert_eq!(disk, 0);
+        self.step("resize disk")
     }
 
     async fn undefine(&self, id: InstanceId) -> Result<(), HypervisorError> {

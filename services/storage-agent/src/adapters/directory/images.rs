@@ -5,14 +5,16 @@ use std::io;
 use cloud_domain::ImageId;
 
 use super::{
-    files,
     pool::Pool,
     record::{ImageRecord, Record as _},
 };
-use crate::core::{
-    StorageError,
-    backend::FoundImage,
-    model::{Format, Image},
+use crate::{
+    adapters::files,
+    core::{
+        StorageError,
+        backend::FoundImage,
+        model::{Format, Image},
+    },
 };
 
 pub(super) fn find(pool: &Pool, id: ImageId) -> Result<FoundImage, StorageError> {

@@ -7,7 +7,8 @@
 //! <pool>/volumes/<id>.json          its record: owner, source, state
 //! <pool>/images/<id>.<format>       an image's bytes, as imported, never written again
 //! <pool>/images/<id>.json           its record: owner, size, SHA-256
-//! <pool>/{volumes,images}/.<x>.tmp  what is being made; removed at the start
+//! <pool>/snapshots/<id>.{qcow2,json}  a snapshot: a copy of its volume's file, and its record
+//! <pool>/{volumes,images,snapshots}/.<x>.tmp  what is being made; removed at the start
 //! ```
 //! The file system keeps no transactions, so the order of steps makes every operation repeatable from wherever a crash
 //! left it. Files are made under a temporary name, brought to stable storage, and renamed.
@@ -19,18 +20,22 @@
 //! - **An image** gets its record, then its data: the commit point is the rename of the data. A record without data is
 //!   what a crash in between left, or a lost image, and in both cases the image may be brought again.
 //!
+//! - **A snapshot**, and a volume made from a snapshot or another volume, is a copy of the file, made as a volume is. It
+//!   stands on the image that its source stands on, and on nothing else, so that each may go without the others. A copy
+//!   takes time and space, and is one moment only while nobody writes: `qemu-img` locks the file as a hypervisor does, so
+//!   that one of the two fails. What a guest has open is therefore refused by name; thin volumes (`lvm-thin`) can do it.
+//!
 //! The size of a volume is read from its data, never from its record: the hypervisor grows an attached volume, and knows
 //! nothing of records.
 //!
 //! Before and after each look at the pool the marker is read: a file system that was not mounted, or was
 //! replaced, has another marker or none, and then "it is not there" is not a fact but an error.
 
-mod files;
 mod images;
 mod pool;
-mod qemu_img;
 mod record;
 mod recover;
+mod snapshots;
 mod upload;
 mod volumes;
 
@@ -41,19 +46,21 @@ use std::{
 };
 
 use async_trait::async_trait;
-use cloud_domain::{ImageId, Mib, VolumeId};
+use cloud_domain::{ImageId, Mib, SnapshotId, VolumeId};
 use cloud_image_probe::Limits;
 use tokio::time::Instant;
 
-use self::qemu_img::QemuImg;
 pub use self::{
     pool::{Pool, PoolError},
-    record::{ImageRecord, VolumeRecord, VolumeState},
+    record::{ImageRecord, SnapshotRecord, VolumeRecord, VolumeState},
 };
-use crate::core::{
-    StorageError,
-    backend::{FoundImage, FoundVolume, ImageUpload, StorageBackend},
-    model::{Image, ImageSpec, Owner, PoolName, PoolStatus, Volume, VolumeSpec},
+use crate::{
+    adapters::qemu_img::QemuImg,
+    core::{
+        StorageError,
+        backend::{FoundImage, FoundSnapshot, FoundVolume, ImageUpload, StorageBackend},
+        model::{Image, ImageSpec, Owner, PoolName, PoolStatus, Snapshot, SnapshotSpec, Volume, VolumeSpec},
+    },
 };
 
 /// How a directory pool is opened.
@@ -72,6 +79,9 @@ pub struct Options {
     /// How long a start waits for another agent, such as its predecessor, to leave the pool.
     pub handover: Duration,
 }
+
+/// The kind, as heartbeats and errors say it.
+pub const KIND: &str = "directory";
 
 /// How long the pool's disk may take to answer a proof of health: less than a heartbeat waits.
 const HEALTH_DEADLINE: Duration = Duration::from_secs(4);
@@ -186,7 +196,7 @@ impl Directory {
 #[async_trait]
 impl StorageBackend for Directory {
     fn kind(&self) -> &'static str {
-        "directory"
+        KIND
     }
 
     fn pool(&self) -> &PoolName {
@@ -209,6 +219,10 @@ impl StorageBackend for Directory {
         self.create(spec, owner).await
     }
 
+    async fn prepare_volume(&self, _volume: &Volume) -> Result<(), StorageError> {
+        Ok(())
+    }
+
     async fn remove_volume(&self, id: VolumeId) -> Result<(), StorageError> {
         self.blocking(move |pool| volumes::remove(pool, id)).await
     }
@@ -221,8 +235,24 @@ impl StorageBackend for Directory {
         self.blocking(volumes::all).await
     }
 
-    async fn users_of_image(&self, id: ImageId) -> Result<Vec<VolumeId>, StorageError> {
-        self.blocking(move |pool| volumes::made_from(pool, id)).await
+    async fn find_snapshot(&self, id: SnapshotId) -> Result<FoundSnapshot, StorageError> {
+        self.blocking(move |pool| snapshots::find(pool, id)).await
+    }
+
+    async fn create_snapshot(&self, spec: &SnapshotSpec, owner: &Owner) -> Result<Snapshot, StorageError> {
+        self.take(spec, owner).await
+    }
+
+    async fn remove_snapshot(&self, id: SnapshotId) -> Result<(), StorageError> {
+        self.blocking(move |pool| snapshots::remove(pool, id)).await
+    }
+
+    async fn snapshots(&self) -> Result<Vec<Snapshot>, StorageError> {
+        self.blocking(snapshots::all).await
+    }
+
+    async fn users_of_image(&self, id: ImageId) -> Result<Vec<String>, StorageError> {
+        self.blocking(move |pool| Ok([volumes::made_from(pool, id)?, snapshots::made_from(pool, id)?].concat())).await
     }
 
     async fn find_image(&self, id: ImageId) -> Result<FoundImage, StorageError> {

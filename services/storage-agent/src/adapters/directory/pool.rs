@@ -9,12 +9,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cloud_domain::{ImageId, VolumeId};
+use cloud_domain::{ImageId, SnapshotId, VolumeId};
 use rustix::fs::{FlockOperation, flock, statvfs};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::files;
+use crate::adapters::files;
 use crate::core::{
     StorageError,
     model::{Format, PoolName, PoolStatus},
@@ -138,6 +138,8 @@ impl Pool {
                 return Err(PoolError::Incomplete(part));
             }
         }
+        // Pools of earlier releases have none.
+        make_directory(&snapshots(directory))?;
         if let Some(parent) = memory.parent() {
             make_directory(parent)?;
         }
@@ -181,6 +183,7 @@ impl Pool {
             pool_id: self.marker.pool_id.to_string(),
             total_bytes: fs.f_blocks.saturating_mul(fs.f_frsize),
             free_bytes: fs.f_bavail.saturating_mul(fs.f_frsize),
+            thin: None,
         })
     }
 
@@ -206,6 +209,18 @@ impl Pool {
 
     pub(super) fn volume_record(&self, id: VolumeId) -> PathBuf {
         self.volumes().join(format!("{id}.json"))
+    }
+
+    pub(super) fn snapshots(&self) -> PathBuf {
+        snapshots(&self.directory)
+    }
+
+    pub(super) fn snapshot(&self, id: SnapshotId) -> PathBuf {
+        self.snapshots().join(format!("{id}.qcow2"))
+    }
+
+    pub(super) fn snapshot_record(&self, id: SnapshotId) -> PathBuf {
+        self.snapshots().join(format!("{id}.json"))
     }
 
     pub(super) fn image(&self, id: ImageId, format: Format) -> PathBuf {
@@ -239,6 +254,10 @@ fn volumes(directory: &Path) -> PathBuf {
     directory.join("volumes")
 }
 
+fn snapshots(directory: &Path) -> PathBuf {
+    directory.join("snapshots")
+}
+
 fn images(directory: &Path) -> PathBuf {
     directory.join("images")
 }
@@ -269,12 +288,13 @@ fn write_marker(path: &Path, marker: Marker) -> Result<(), PoolError> {
 
 /// Makes a pool in a directory that is empty, or where making one was cut off. The marker comes last.
 fn create(directory: &Path) -> Result<Marker, PoolError> {
-    let begun = |name: &str| matches!(name, "volumes" | "images" | "lost+found") || files::is_temporary(name);
+    let begun =
+        |name: &str| matches!(name, "volumes" | "images" | "snapshots" | "lost+found") || files::is_temporary(name);
     let names = |dir: &Path| files::names(dir).map_err(at(dir));
     if !names(directory)?.iter().all(|name| begun(name)) {
         return Err(PoolError::NotEmpty(directory.to_owned()));
     }
-    for part in [volumes(directory), images(directory)] {
+    for part in [volumes(directory), images(directory), snapshots(directory)] {
         make_directory(&part)?;
         fs::set_permissions(&part, fs::Permissions::from_mode(DIRECTORY_MODE)).map_err(at(&part))?;
         if !names(&part)?.is_empty() {

@@ -2,19 +2,21 @@
 
 use std::path::Path;
 
-use cloud_domain::{ImageId, VolumeId};
+use cloud_domain::{ImageId, SnapshotId, VolumeId};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::files;
-use crate::core::{
-    StorageError,
-    model::{Format, Image, ImageSpec, Owner, PoolName, Sha256, Source, VolumeSpec},
+use crate::{
+    adapters::files,
+    core::{
+        StorageError,
+        model::{Format, Image, ImageSpec, Owner, PoolName, Sha256, SnapshotSpec, Source, VolumeSpec},
+    },
 };
 
 /// The form of records that this release writes, and the only one it reads.
 pub const RECORD_FORM: u32 = 1;
 
-/// How far a volume got.
+/// How far a volume or a snapshot got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum VolumeState {
@@ -43,9 +45,21 @@ pub struct VolumeRecord {
     pub created_size_bytes: u64,
     /// Where it is.
     pub pool: PoolName,
+    /// The image that its file stands on, where its source is a copy of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<ImageId>,
 }
 
 impl VolumeRecord {
+    /// The image that its file stands on.
+    #[must_use]
+    pub fn image(&self) -> Option<ImageId> {
+        match self.source {
+            Source::Image { image_id } => Some(image_id),
+            Source::Blank | Source::Snapshot { .. } | Source::Volume { .. } => self.base,
+        }
+    }
+
     /// The record of a volume that is about to be made.
     #[must_use]
     pub fn creating(spec: &VolumeSpec, owner: &Owner) -> Self {
@@ -57,6 +71,43 @@ impl VolumeRecord {
             source: spec.source,
             created_size_bytes: spec.size.bytes(),
             pool: spec.pool.clone(),
+            base: None,
+        }
+    }
+}
+
+/// What is written beside a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotRecord {
+    /// [`RECORD_FORM`].
+    pub form: u32,
+    /// The snapshot.
+    pub id: SnapshotId,
+    /// Whose it is.
+    pub owner: Owner,
+    /// How far it got.
+    pub state: VolumeState,
+    /// The volume that it is of.
+    pub volume: VolumeId,
+    /// Where it is.
+    pub pool: PoolName,
+    /// The image that its file stands on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<ImageId>,
+}
+
+impl SnapshotRecord {
+    /// The record of a snapshot that is about to be taken.
+    #[must_use]
+    pub fn creating(spec: &SnapshotSpec, owner: &Owner) -> Self {
+        Self {
+            form: RECORD_FORM,
+            id: spec.id,
+            owner: *owner,
+            state: VolumeState::Creating,
+            volume: spec.volume,
+            pool: spec.pool.clone(),
+            base: None,
         }
     }
 }
@@ -141,6 +192,18 @@ impl Record for VolumeRecord {
     }
 
     fn id(&self) -> VolumeId {
+        self.id
+    }
+}
+
+impl Record for SnapshotRecord {
+    type Id = SnapshotId;
+
+    fn form(&self) -> u32 {
+        self.form
+    }
+
+    fn id(&self) -> SnapshotId {
         self.id
     }
 }

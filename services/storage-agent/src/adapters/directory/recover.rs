@@ -1,44 +1,52 @@
-//! What the start clears: temporary files, and volumes whose creation or removal was begun and not finished. Nobody was
+//! What the start clears: temporary files, and volumes and snapshots whose creation or removal was begun and not finished. Nobody was
 //! told that the former exist, and the latter were ordered away. A process may still have such a volume open; then it
 //! stays for later.
 
-use std::path::Path;
+use std::{fmt::Display, path::Path};
 
 use cloud_service_kit::error::chain;
 
 use super::{
-    files,
     pool::Pool,
-    record::{Record as _, VolumeRecord, VolumeState},
-    volumes,
+    record::{Record as _, SnapshotRecord, VolumeRecord, VolumeState},
+    snapshots, volumes,
 };
-use crate::core::StorageError;
+use crate::{adapters::files, core::StorageError};
 
 pub(super) fn recover(pool: &Pool) -> Result<(), StorageError> {
-    for directory in [pool.directory().to_owned(), pool.volumes(), pool.images()] {
+    for directory in [pool.directory().to_owned(), pool.volumes(), pool.images(), pool.snapshots()] {
         remove_temporary(&directory)?;
     }
     for id in volumes::recorded(pool)? {
-        let record = match VolumeRecord::read(&pool.volume_record(id), id) {
-            Ok(Some(record)) => record,
-            Ok(None) => continue,
-            Err(error) => {
-                // One damaged record must not keep a host's other volumes away; whoever asks for it gets the error.
-                tracing::error!(volume_id = %id, error = %chain(&error), "failed to read a record");
-                continue;
-            }
-        };
-        if record.state == VolumeState::Ready {
-            continue;
-        }
-        match volumes::remove(pool, id) {
-            Ok(()) => tracing::info!(volume_id = %id, state = ?record.state, "cleared an unfinished volume"),
-            Err(error) => {
-                tracing::warn!(volume_id = %id, error = %chain(&error), "failed to clear an unfinished volume");
-            }
-        }
+        let state = VolumeRecord::read(&pool.volume_record(id), id).map(|record| record.map(|r| r.state));
+        clear("volume", &id, state, || volumes::remove(pool, id));
+    }
+    for id in snapshots::recorded(pool)? {
+        let state = SnapshotRecord::read(&pool.snapshot_record(id), id).map(|record| record.map(|r| r.state));
+        clear("snapshot", &id, state, || snapshots::remove(pool, id));
     }
     Ok(())
+}
+
+fn clear(
+    what: &str,
+    id: &dyn Display,
+    state: Result<Option<VolumeState>, StorageError>,
+    remove: impl FnOnce() -> Result<(), StorageError>,
+) {
+    let state = match state {
+        Ok(None | Some(VolumeState::Ready)) => return,
+        Ok(Some(state)) => state,
+        Err(error) => {
+            // One damaged record must not keep a host's other volumes away; whoever asks for it gets the error.
+            tracing::error!(what, %id, error = %chain(&error), "failed to read a record");
+            return;
+        }
+    };
+    match remove() {
+        Ok(()) => tracing::info!(what, %id, ?state, "cleared what was unfinished"),
+        Err(error) => tracing::warn!(what, %id, error = %chain(&error), "failed to clear what is unfinished"),
+    }
 }
 
 fn remove_temporary(directory: &Path) -> Result<(), StorageError> {

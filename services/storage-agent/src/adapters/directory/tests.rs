@@ -14,7 +14,10 @@ use super::{
     record::{RECORD_FORM, Record as _},
     *,
 };
-use crate::core::model::{Format, Sha256, Source};
+use crate::{
+    adapters::files,
+    core::model::{Format, Sha256, Source},
+};
 
 struct Place {
     root: TempDir,
@@ -56,7 +59,7 @@ fn owner() -> Owner {
 fn record(id: VolumeId, state: VolumeState) -> VolumeRecord {
     let source = Source::Blank;
     let pool = "default".parse().unwrap();
-    VolumeRecord { form: RECORD_FORM, id, owner: owner(), state, source, created_size_bytes: 1 << 20, pool }
+    VolumeRecord { form: RECORD_FORM, id, owner: owner(), state, source, created_size_bytes: 1 << 20, pool, base: None }
 }
 
 /// The first bytes of a qcow2 file for 2 MiB.
@@ -391,7 +394,7 @@ proptest! {
         let state = [VolumeState::Creating, VolumeState::Ready, VolumeState::Removing][state];
         let source = image.map_or(Source::Blank, |image_id| Source::Image { image_id });
         let pool = pool.parse().unwrap();
-        let record = VolumeRecord { form: RECORD_FORM, id, owner, state, source, created_size_bytes: size, pool };
+        let record = VolumeRecord { form: RECORD_FORM, id, owner, state, source, created_size_bytes: size, pool, base: None };
         round_trip(&record, TempDir::new().unwrap().path());
     }
 

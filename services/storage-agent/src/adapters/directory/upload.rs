@@ -1,28 +1,23 @@
 //! An image on its way into the pool.
 
-use std::{
-    fs::File,
-    io::{self, Seek as _, SeekFrom, Write as _},
-    sync::Arc,
-};
+use std::{fs::File, io, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use cloud_image_probe::{ImageInfo, Limits, probe};
 
 use super::{
-    files::{self, Temporary},
     pool::Pool,
     record::{ImageRecord, Record as _},
 };
-use crate::core::{
-    StorageError,
-    backend::{FoundImage, ImageUpload},
-    model::{Image, ImageSpec},
+use crate::{
+    adapters::files::{self, Temporary},
+    core::{
+        StorageError,
+        backend::{FoundImage, ImageUpload},
+        model::{Image, ImageSpec},
+    },
 };
-
-/// Blocks of zeros of this size stay holes.
-const BLOCK: usize = 64 << 10;
 
 /// A temporary file, open for writing.
 pub(super) struct Begun {
@@ -70,7 +65,7 @@ impl Upload {
 #[async_trait]
 impl ImageUpload for Upload {
     async fn write(&mut self, bytes: Bytes) -> Result<(), StorageError> {
-        self.with_file(move |file| write_sparse(file, &bytes)).await
+        self.with_file(move |file| files::write_sparse(file, &bytes)).await
     }
 
     async fn seal(&mut self) -> Result<ImageInfo, StorageError> {
@@ -109,15 +104,4 @@ fn commit(pool: &Pool, image: &Image, place: Temporary) -> Result<(), StorageErr
         place.place(&pool.image(id, format), false)
     };
     put().map_err(|e| StorageError::backend(format!("place image {id}"), e))
-}
-
-fn write_sparse(file: &mut File, bytes: &[u8]) -> io::Result<()> {
-    for block in bytes.chunks(BLOCK) {
-        if block.iter().all(|b| *b == 0) {
-            file.seek(SeekFrom::Current(i64::try_from(block.len()).map_err(io::Error::other)?))?;
-        } else {
-            file.write_all(block)?;
-        }
-    }
-    Ok(())
 }

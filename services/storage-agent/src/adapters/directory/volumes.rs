@@ -13,16 +13,28 @@ use cloud_service_kit::error::chain;
 
 use super::{
     Directory,
-    files::{self, Temporary},
     pool::Pool,
-    qemu_img::Outcome,
-    record::{Record as _, VolumeRecord, VolumeState},
+    record::{Record as _, SnapshotRecord, VolumeRecord, VolumeState},
 };
-use crate::core::{
-    StorageError,
-    backend::{FoundImage, FoundVolume},
-    model::{Format, Owner, Source, Volume, VolumeSpec},
+use crate::{
+    adapters::{
+        files::{self, Temporary},
+        qemu_img::Outcome,
+    },
+    core::{
+        StorageError,
+        backend::{FoundImage, FoundVolume},
+        model::{Format, Owner, Source, Volume, VolumeSpec},
+    },
 };
+
+/// What a volume's file is made of.
+pub(super) struct Material {
+    /// The file to copy; none: a new one.
+    pub(super) copied: Option<PathBuf>,
+    /// What it stands on.
+    pub(super) backing: Option<(PathBuf, Format)>,
+}
 
 pub(super) fn find(pool: &Pool, id: VolumeId) -> Result<FoundVolume, StorageError> {
     let path = pool.volume(id);
@@ -52,11 +64,11 @@ fn whole(record: &VolumeRecord, path: PathBuf, allocated_bytes: u64) -> Result<V
     })
 }
 
-fn look_at(path: &Path) -> String {
+pub(super) fn look_at(path: &Path) -> String {
     format!("look at `{}`", path.display())
 }
 
-fn header(path: &Path) -> io::Result<Header> {
+pub(super) fn header(path: &Path) -> io::Result<Header> {
     let mut head = Vec::with_capacity(512);
     File::open(path)?.take(HEAD_BYTES as u64).read_to_end(&mut head)?;
     Header::parse(&head).map_err(|error: HeaderError| io::Error::new(io::ErrorKind::InvalidData, error))
@@ -78,13 +90,13 @@ pub(super) fn all(pool: &Pool) -> Result<Vec<Volume>, StorageError> {
     Ok(volumes)
 }
 
-pub(super) fn made_from(pool: &Pool, image: ImageId) -> Result<Vec<VolumeId>, StorageError> {
+pub(super) fn made_from(pool: &Pool, image: ImageId) -> Result<Vec<String>, StorageError> {
     let mut users = Vec::new();
     for id in recorded(pool)? {
         // Removed since its name was read: no user any more.
         let Some(record) = VolumeRecord::read(&pool.volume_record(id), id)? else { continue };
-        if record.source == (Source::Image { image_id: image }) {
-            users.push(id);
+        if record.image() == Some(image) {
+            users.push(format!("volume {id}"));
         }
     }
     Ok(users)
@@ -116,8 +128,8 @@ pub(super) fn remove(pool: &Pool, id: VolumeId) -> Result<(), StorageError> {
     files::sync_directory(&record_path).map_err(failed)
 }
 
-/// The first step of making a volume: nothing but a record that says so. Answers the backing file.
-fn begin(pool: &Pool, record: &VolumeRecord) -> Result<Option<(PathBuf, Format)>, StorageError> {
+/// The first step of making a volume: nothing but a record that says so.
+fn begin(pool: &Pool, record: &mut VolumeRecord) -> Result<Material, StorageError> {
     let path = pool.volume(record.id);
     if VolumeRecord::read(&pool.volume_record(record.id), record.id)?.is_some_and(|r| r.state == VolumeState::Ready) {
         return Err(StorageError::backend("make a volume", format!("`{}` is one already", path.display())));
@@ -126,18 +138,34 @@ fn begin(pool: &Pool, record: &VolumeRecord) -> Result<Option<(PathBuf, Format)>
     if files::metadata(&path).map_err(|e| StorageError::backend(look_at(&path), e))?.is_some() {
         return Err(StorageError::Foreign(path));
     }
-    let backing = match record.source {
-        Source::Blank => None,
-        Source::Image { image_id } => match super::images::find(pool, image_id)? {
-            FoundImage::Whole(image) => {
-                let file = format!("../images/{image_id}.{}", image.spec.format);
-                Some((PathBuf::from(file), image.spec.format))
-            }
-            _ => return Err(StorageError::ImageNotCached { volume: record.id, image: image_id }),
-        },
+    let copied = match record.source {
+        Source::Blank | Source::Image { .. } => None,
+        Source::Snapshot { snapshot_id } => {
+            let source = SnapshotRecord::read(&pool.snapshot_record(snapshot_id), snapshot_id)?
+                .ok_or(StorageError::NoSuchSnapshot(snapshot_id))?;
+            record.base = source.base;
+            Some(pool.snapshot(snapshot_id))
+        }
+        Source::Volume { volume_id } => {
+            let source = VolumeRecord::read(&pool.volume_record(volume_id), volume_id)?
+                .ok_or(StorageError::NoSuchVolume(volume_id))?;
+            record.base = source.image();
+            Some(pool.volume(volume_id))
+        }
     };
+    let backing = record.image().map(|image| backing(pool, record.id, image)).transpose()?;
     record.write(&pool.volume_record(record.id))?;
-    Ok(backing)
+    Ok(Material { copied, backing })
+}
+
+/// The file of an image, as seen from a volume's or a snapshot's directory.
+pub(super) fn backing(pool: &Pool, volume: VolumeId, image: ImageId) -> Result<(PathBuf, Format), StorageError> {
+    match super::images::find(pool, image)? {
+        FoundImage::Whole(found) => {
+            Ok((PathBuf::from(format!("../images/{image}.{}", found.spec.format)), found.spec.format))
+        }
+        _ => Err(StorageError::ImageNotCached { volume, image }),
+    }
 }
 
 /// The last step: the data get their place, and the record says so.
@@ -158,10 +186,14 @@ fn commit(pool: &Pool, mut record: VolumeRecord, data: Temporary) -> Result<Volu
 
 impl Directory {
     pub(super) async fn create(&self, spec: &VolumeSpec, owner: &Owner) -> Result<Volume, StorageError> {
-        let record = VolumeRecord::creating(spec, owner);
-        let begun = record.clone();
-        let backing = self.blocking(move |pool| begin(pool, &begun)).await?;
-        let made = self.make(spec, record, backing).await;
+        let mut record = VolumeRecord::creating(spec, owner);
+        let (record, material) = self
+            .blocking(move |pool| {
+                let material = begin(pool, &mut record)?;
+                Ok((record, material))
+            })
+            .await?;
+        let made = self.make(spec, record, material).await;
         if made.is_err() {
             let id = spec.id;
             if let Err(error) = self.blocking(move |pool| remove(pool, id)).await {
@@ -172,16 +204,27 @@ impl Directory {
         made
     }
 
-    async fn make(
-        &self,
-        spec: &VolumeSpec,
-        record: VolumeRecord,
-        backing: Option<(PathBuf, Format)>,
-    ) -> Result<Volume, StorageError> {
+    async fn make(&self, spec: &VolumeSpec, record: VolumeRecord, material: Material) -> Result<Volume, StorageError> {
         // Beside its place, so that the relative path of the backing file holds.
         let data = Temporary::name(&self.pool.volumes(), &spec.id.to_string());
-        let backing = backing.as_ref().map(|(path, format)| (path.as_path(), *format));
-        self.qemu_img.create(data.path(), spec.size, backing).await?;
+        let backing = material.backing.as_ref().map(|(path, format)| (path.as_path(), *format));
+        match &material.copied {
+            None => self.qemu_img.create(data.path(), spec.size, backing).await?,
+            Some(from) => {
+                if self.qemu_img.copy(from, data.path(), backing).await? == Outcome::Locked {
+                    return Err(match spec.source {
+                        Source::Volume { volume_id } => {
+                            StorageError::CopyInUse { volume: volume_id, kind: super::KIND }
+                        }
+                        // Another copy of it is being made.
+                        _ => StorageError::VolumeInUse(spec.id),
+                    });
+                }
+                if self.qemu_img.resize(data.path(), spec.size).await? == Outcome::Locked {
+                    return Err(StorageError::VolumeInUse(spec.id));
+                }
+            }
+        }
         self.blocking(move |pool| commit(pool, record, data)).await
     }
 

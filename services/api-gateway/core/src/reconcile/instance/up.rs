@@ -154,7 +154,7 @@ async fn ensure_volume<S: Store>(
     if let Some(image) = volume.image.filter(|_| may_create) {
         // Sending an image may take minutes: who stops or deletes the instance does not wait for it.
         tokio::select! {
-            sent = image::ensure_on_host(context, row.host, image) => sent?,
+            sent = image::ensure_on_host(context, row.host, &volume.pool, image) => sent?,
             changed = changed(context, row) => return Err(changed.into()),
         }
     }
@@ -163,7 +163,7 @@ async fn ensure_volume<S: Store>(
         id: volume.id(),
         version: volume.meta.version,
         size_bytes: volume.size.bytes(),
-        image: volume.image,
+        source: volume.source(),
         pool: volume.pool.clone(),
         may_create,
     };

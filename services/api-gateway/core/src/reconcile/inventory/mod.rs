@@ -21,6 +21,7 @@
 
 mod guests;
 mod orphans;
+mod snapshots;
 mod volumes;
 mod vpcs;
 
@@ -32,7 +33,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{Context, Failure};
 use crate::{
-    model::AgentRole,
+    model::{AgentRole, Timestamp},
     ports::{BackendError, Store},
 };
 
@@ -103,14 +104,19 @@ async fn of_role<S: Store>(context: &Context<S>, host: HostId, role: AgentRole, 
     // Before the agent is asked: what a later run of it answers holds for that run too, and that run is asked again when it registers.
     let session = context.present(host, role)?;
     let first = !inventories.is_taken(host, role, session);
-    let begun = Instant::now();
+    let (begun, asked_at) = (Instant::now(), Timestamp::now());
     let hurry = asked || first;
     let (compared, told) = match role {
         AgentRole::Compute => (guests::compare(context, host, hurry).await?, Vec::new()),
-        AgentRole::Storage => (volumes::compare(context, host, hurry).await?, Vec::new()),
+        AgentRole::Storage => {
+            let volumes = volumes::compare(context, host, hurry).await?;
+            let snapshots = snapshots::compare(context, host, hurry).await?;
+            let (found, differ) = (volumes.found + snapshots.found, volumes.differ + snapshots.differ);
+            (Compared { found, differ }, Vec::new())
+        }
         AgentRole::Network => vpcs::compare(context, host).await?,
     };
-    inventories.taken(host, role, session);
+    inventories.taken(host, role, session, asked_at);
     // Telling a run that has registered meanwhile would be to wait for its inventory, which is taken here.
     let is_another = context.present(host, role)? != session;
     let Compared { found, differ } = compared;

@@ -6,8 +6,8 @@ use cloud_domain::{HostId, ProjectId};
 use uuid::Uuid;
 
 use crate::{
-    model::{Instance, Labels, Meta, Orphan, OrphanKind, Timestamp, Volume, Vpc},
-    ports::{FoundVolume, FoundVpc, Guest, Query, Store, StoreError, Tx, WorkKind},
+    model::{Instance, Labels, Meta, Orphan, OrphanKind, Snapshot, Timestamp, Volume, Vpc},
+    ports::{FoundSnapshot, FoundVolume, FoundVpc, Guest, Query, Store, StoreError, Tx, WorkKind},
     reconcile::{Context, Failure, event},
 };
 
@@ -55,6 +55,14 @@ impl Unknown {
         unknown.0.size_bytes = volume.size_bytes;
         unknown.0.pool.clone_from(&volume.pool);
         unknown.0.image = volume.image;
+        unknown
+    }
+
+    pub(super) fn snapshot(snapshot: &FoundSnapshot) -> Self {
+        let detail = format!("of volume {} in pool `{}`", snapshot.volume, snapshot.pool);
+        let mut unknown = Self::new(OrphanKind::Snapshot, *snapshot.id.as_uuid(), detail);
+        unknown.0.size_bytes = snapshot.size_bytes;
+        unknown.0.pool.clone_from(&snapshot.pool);
         unknown
     }
 
@@ -118,6 +126,10 @@ async fn place<S: Store>(
         OrphanKind::Volume => {
             let row = store.get::<Volume>(id).await?.filter(|r| r.meta.deleted_at.is_none());
             row.map(|r| (r.meta.name, r.host, r.host_name))
+        }
+        OrphanKind::Snapshot => {
+            let row = store.get::<Snapshot>(id).await?.filter(|r| r.meta.deleted_at.is_none());
+            row.map(|r| (r.meta.name, Some(r.host), r.host_name))
         }
         // A VPC that lives may be anywhere.
         OrphanKind::Vpc => {

@@ -17,7 +17,7 @@
 use super::{HostService, HostView, nobody};
 use crate::{
     CoreError,
-    model::{AgentRole, Caller, Host, HostMode, Instance, Orphan, Timestamp, Value, Volume},
+    model::{AgentRole, Caller, Host, HostMode, Instance, Orphan, Snapshot, Timestamp, Value, Volume},
     ports::{Query, Store, StoreError, Tx, WorkKind},
     services::{
         joins::revoke_certificates,
@@ -62,6 +62,18 @@ pub(crate) async fn wake_all<T: Tx>(tx: &mut T, row: &Host) -> Result<(), StoreE
     deleting.columns.push(("status", Value::Text("DELETING".to_owned())));
     for volume in tx.list::<Volume>(&deleting).await? {
         tx.enqueue(WorkKind::Volume, volume.meta.id).await?;
+    }
+    for snapshot in tx.list::<Snapshot>(&deleting).await? {
+        tx.enqueue(WorkKind::Snapshot, snapshot.meta.id).await?;
+    }
+    // What is being made there never will be.
+    let mut creating = Query::by("host_id", &row.id());
+    creating.columns.push(("status", Value::Text("CREATING".to_owned())));
+    for volume in tx.list::<Volume>(&creating).await? {
+        tx.enqueue(WorkKind::Volume, volume.meta.id).await?;
+    }
+    for snapshot in tx.list::<Snapshot>(&creating).await? {
+        tx.enqueue(WorkKind::Snapshot, snapshot.meta.id).await?;
     }
     Ok(())
 }
@@ -160,7 +172,7 @@ impl<S: Store> HostService<S> {
     /// Removes a host that holds nothing. Its agents are refused from then on, and its identity is never taken again (operators).
     ///
     /// # Errors
-    /// Denied, `NotFound`, `StaleEtag`; Precondition while it holds instances or volumes.
+    /// Denied, `NotFound`, `StaleEtag`; Precondition while it holds instances, volumes or snapshots.
     pub async fn remove(&self, caller: &Caller, id: &str, etag: &str) -> Result<HostView, CoreError> {
         operator(caller, "remove hosts")?;
         let mut tx = self.store.begin().await?;
@@ -169,8 +181,12 @@ impl<S: Store> HostService<S> {
         let some = Query { limit: Some(NAMED + 1), ..Query::by("host_id", &row.id()) };
         let instances: Vec<String> = tx.list::<Instance>(&some).await?.into_iter().map(|i| i.meta.name).collect();
         let volumes: Vec<String> = tx.list::<Volume>(&some).await?.into_iter().map(|v| v.meta.name).collect();
+        let snapshots: Vec<String> = tx.list::<Snapshot>(&some).await?.into_iter().map(|s| s.meta.name).collect();
         let held: Vec<String> =
-            [named("instances", &instances), named("volumes", &volumes)].into_iter().flatten().collect();
+            [named("instances", &instances), named("volumes", &volumes), named("snapshots", &snapshots)]
+                .into_iter()
+                .flatten()
+                .collect();
         if !held.is_empty() {
             let why = format!("it holds {}: delete them first", held.join(", and "));
             return Err(refuse(&row, "HOST_HOLDS", "remove", &why));

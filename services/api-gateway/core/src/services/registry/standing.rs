@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cloud_domain::{HostId, ImageId};
 
-use super::{HostEntry, HostRegistry};
+use super::{HostEntry, HostRegistry, Moment};
 use crate::model::{AgentRole, HostCapacity, HostMode, Labels};
 
 /// What operators see of a host.
@@ -98,11 +98,11 @@ impl HostRegistry {
     pub fn answers(&self, host: HostId) -> (bool, String) {
         let hosts = self.lock();
         let Some(entry) = hosts.get(&host) else { return (false, "no agent has registered".to_owned()) };
-        let mut wrong = Vec::new();
+        let (moment, mut wrong) = (self.moment(), Vec::new());
         for role in AgentRole::ALL {
             match entry.agents.get(&role) {
                 None => wrong.push(format!("the {}-agent has not registered", role.as_str())),
-                Some(a) if self.silence_of(a) > self.timeout => {
+                Some(a) if moment.silence_of(a) > self.timeout => {
                     wrong.push(format!(
                         "the {}-agent has been silent for {} s",
                         role.as_str(),
@@ -122,10 +122,10 @@ impl HostRegistry {
         (wrong.is_empty(), wrong.join("; "))
     }
 
-    fn all_answer(&self, entry: &HostEntry) -> bool {
+    fn all_answer(&self, moment: Moment, entry: &HostEntry) -> bool {
         let answers = |role| {
             let agent = entry.agents.get(&role);
-            agent.is_some_and(|a| a.backend_error.is_empty() && self.silence_of(a) <= self.timeout)
+            agent.is_some_and(|a| a.backend_error.is_empty() && moment.silence_of(a) <= self.timeout)
         };
         entry.capacity.vcpus > 0 && AgentRole::ALL.into_iter().all(answers)
     }
@@ -133,7 +133,7 @@ impl HostRegistry {
     /// Whether a host's agents answer and their backends work.
     #[must_use]
     pub fn is_up(&self, host: HostId) -> bool {
-        self.lock().get(&host).is_some_and(|entry| self.all_answer(entry))
+        self.lock().get(&host).is_some_and(|entry| self.all_answer(self.moment(), entry))
     }
 
     /// Whether a host is still part of the cloud, as far as is known here.
@@ -153,7 +153,8 @@ impl HostRegistry {
     pub fn heard_of(&self, host: HostId) -> Vec<AgentRole> {
         let hosts = self.lock();
         let Some(entry) = hosts.get(&host) else { return Vec::new() };
-        let heard = entry.agents.iter().filter(|(_, a)| self.silence_of(a) <= self.timeout);
+        let moment = self.moment();
+        let heard = entry.agents.iter().filter(|(_, a)| moment.silence_of(a) <= self.timeout);
         heard.map(|(role, _)| *role).collect()
     }
 
@@ -162,7 +163,8 @@ impl HostRegistry {
     pub fn silent_for(&self, host: HostId) -> Duration {
         let hosts = self.lock();
         let Some(entry) = hosts.get(&host) else { return Duration::ZERO };
-        let least = entry.agents.values().map(|a| self.silence_of(a)).min().unwrap_or_default();
+        let moment = self.moment();
+        let least = entry.agents.values().map(|a| moment.silence_of(a)).min().unwrap_or_default();
         if least > self.timeout { least } else { Duration::ZERO }
     }
 
@@ -194,16 +196,31 @@ impl HostRegistry {
 
     /// Looks at every host, in no order.
     pub(crate) fn each(&self, mut look: impl FnMut(Facts<'_>)) {
-        let hosts = self.lock();
+        let (hosts, moment) = (self.lock(), self.moment());
         for (id, entry) in hosts.iter() {
-            look(Facts {
-                id: *id,
-                name: &entry.name,
-                state: HostState::of(entry.mode, self.all_answer(entry)),
-                labels: &entry.labels,
-                capacity: &entry.offered,
-                entry,
-            });
+            look(self.facts(moment, *id, entry));
+        }
+    }
+
+    /// Looks at those hosts of a list that are known, in its order.
+    pub(crate) fn each_of<T>(&self, list: Vec<T>, id: impl Fn(&T) -> HostId, mut look: impl FnMut(Facts<'_>, T)) {
+        let (hosts, moment) = (self.lock(), self.moment());
+        for item in list {
+            let id = id(&item);
+            if let Some(entry) = hosts.get(&id) {
+                look(self.facts(moment, id, entry), item);
+            }
+        }
+    }
+
+    fn facts<'a>(&self, moment: Moment, id: HostId, entry: &'a HostEntry) -> Facts<'a> {
+        Facts {
+            id,
+            name: &entry.name,
+            state: HostState::of(entry.mode, self.all_answer(moment, entry)),
+            labels: &entry.labels,
+            capacity: &entry.offered,
+            entry,
         }
     }
 

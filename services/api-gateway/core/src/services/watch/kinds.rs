@@ -8,8 +8,8 @@ use super::{ChangeKind, Told, Watch, WatchRequest, WatchService, feed::Scope};
 use crate::{
     CoreError,
     model::{
-        ApiKey, Caller, Event, Host, Image, Instance, InstanceType, Port, Project, Resource, Role, Subnet, Visibility,
-        Volume, Vpc,
+        ApiKey, Caller, Event, Host, Image, Instance, InstanceType, Port, Project, Resource, Role, Snapshot, Subnet,
+        Visibility, Volume, Vpc,
     },
     ports::{Query, Store},
     services::{
@@ -83,6 +83,15 @@ impl<S: Store> WatchService<S> {
     pub async fn volumes(&self, caller: &Caller, request: &WatchRequest) -> Result<Watch<Volume>, CoreError> {
         let scope = of_project(caller.project, self.asked::<Volume>(caller.project, request).await?);
         self.open_on(caller, "volumes", &self.inner.hubs.volumes, scope, request).await
+    }
+
+    /// The project's snapshots.
+    ///
+    /// # Errors
+    /// See [`Self::instances`].
+    pub async fn snapshots(&self, caller: &Caller, request: &WatchRequest) -> Result<Watch<Snapshot>, CoreError> {
+        let scope = of_project(caller.project, self.asked::<Snapshot>(caller.project, request).await?);
+        self.open_on(caller, "snapshots", &self.inner.hubs.snapshots, scope, request).await
     }
 
     /// The project's images and the public ones.

@@ -32,7 +32,10 @@ use tokio_util::sync::CancellationToken;
 use super::{HostRegistry, HostService, ImageService, ProjectService, Settings, VpcService};
 use crate::{
     CoreError,
-    model::{ApiKey, Caller, Event, Host, Image, Instance, InstanceType, Port, Project, Resource, Subnet, Volume, Vpc},
+    model::{
+        ApiKey, Caller, Event, Host, Image, Instance, InstanceType, Port, Project, Resource, Snapshot, Subnet, Volume,
+        Vpc,
+    },
     ports::Store,
 };
 use feed::{Feed, Scope, Tap};
@@ -105,6 +108,7 @@ struct Hubs<S> {
     instances: RowHub<S, Instance>,
     instance_types: RowHub<S, InstanceType>,
     volumes: RowHub<S, Volume>,
+    snapshots: RowHub<S, Snapshot>,
     images: RowHub<S, Image>,
     vpcs: RowHub<S, Vpc>,
     subnets: RowHub<S, Subnet>,
@@ -124,6 +128,7 @@ impl<S: Store> Hubs<S> {
             instances: rows(store, buffer),
             instance_types: rows(store, buffer),
             volumes: rows(store, buffer),
+            snapshots: rows(store, buffer),
             images: rows(store, buffer),
             vpcs: rows(store, buffer),
             subnets: rows(store, buffer),

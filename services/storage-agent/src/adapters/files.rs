@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File, OpenOptions, Permissions},
-    io::{self, Write as _},
+    io::{self, Seek as _, SeekFrom, Write as _},
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
@@ -10,42 +10,45 @@ use std::{
 use rustix::fs::{CWD, FlockOperation, RenameFlags, fcntl_lock, renameat_with};
 use uuid::Uuid;
 
+/// Blocks of zeros of this size stay holes.
+const BLOCK: usize = 64 << 10;
+
 /// Only root, and whoever libvirt hands the file to while a guest runs.
-pub(super) const PRIVATE: u32 = 0o600;
+pub(in crate::adapters) const PRIVATE: u32 = 0o600;
 /// The hypervisor's user reads it.
-pub(super) const SHARED: u32 = 0o644;
+pub(in crate::adapters) const SHARED: u32 = 0o644;
 
 /// A temporary file that is removed unless it gets its place.
 #[derive(Debug)]
-pub(super) struct Temporary {
+pub(in crate::adapters) struct Temporary {
     path: PathBuf,
     placed: bool,
 }
 
 impl Temporary {
     /// A name in `dir` that nothing has; the file is still to be made.
-    pub(super) fn name(dir: &Path, stem: &str) -> Self {
+    pub(in crate::adapters) fn name(dir: &Path, stem: &str) -> Self {
         Self { path: dir.join(format!(".{stem}.{}.tmp", Uuid::new_v4().simple())), placed: false }
     }
 
     /// Makes the file, for its owner only.
-    pub(super) fn create(&self) -> io::Result<File> {
+    pub(in crate::adapters) fn create(&self) -> io::Result<File> {
         OpenOptions::new().write(true).create_new(true).mode(PRIVATE).open(&self.path)
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(in crate::adapters) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Brings the file to stable storage.
-    pub(super) fn sync(&self, mode: u32) -> io::Result<()> {
+    pub(in crate::adapters) fn sync(&self, mode: u32) -> io::Result<()> {
         let file = File::open(&self.path)?;
         file.set_permissions(Permissions::from_mode(mode))?;
         file.sync_all()
     }
 
     /// Gives the file its name for good. What has the name already is replaced, or the reason of an error.
-    pub(super) fn place(mut self, path: &Path, replace: bool) -> io::Result<()> {
+    pub(in crate::adapters) fn place(mut self, path: &Path, replace: bool) -> io::Result<()> {
         let flags = if replace { RenameFlags::empty() } else { RenameFlags::NOREPLACE };
         renameat_with(CWD, &self.path, CWD, path, flags)?;
         self.placed = true;
@@ -66,12 +69,12 @@ impl Drop for Temporary {
 }
 
 /// Whether a name is one of [`Temporary`].
-pub(super) fn is_temporary(name: &str) -> bool {
+pub(in crate::adapters) fn is_temporary(name: &str) -> bool {
     name.starts_with('.') && name.ends_with(".tmp")
 }
 
 /// Writes a small file, whole or not at all.
-pub(super) fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+pub(in crate::adapters) fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let dir = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     let stem = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy();
     let temporary = Temporary::name(dir, &stem);
@@ -81,17 +84,17 @@ pub(super) fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
 }
 
 /// Reads a small file; `None` where there is none.
-pub(super) fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
+pub(in crate::adapters) fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     present(fs::read(path))
 }
 
 /// What a file is, without following links; `None` where there is none.
-pub(super) fn metadata(path: &Path) -> io::Result<Option<fs::Metadata>> {
+pub(in crate::adapters) fn metadata(path: &Path) -> io::Result<Option<fs::Metadata>> {
     present(fs::symlink_metadata(path))
 }
 
 /// Removes a file; whether there was one. Not yet for good: see [`sync_directory`].
-pub(super) fn remove(path: &Path) -> io::Result<bool> {
+pub(in crate::adapters) fn remove(path: &Path) -> io::Result<bool> {
     Ok(present(fs::remove_file(path))?.is_some())
 }
 
@@ -104,13 +107,13 @@ fn present<T>(result: io::Result<T>) -> io::Result<Option<T>> {
 }
 
 /// Brings the names in the directory of `path` to stable storage.
-pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
+pub(in crate::adapters) fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path.parent().ok_or(io::ErrorKind::InvalidInput)?)?.sync_all()
 }
 
 /// Whether another process has locked any byte of the file. QEMU locks every image that it opens (its "image locking",
 /// see qemu(1) `locking`), with open file description locks, which an exclusive lock of the whole file conflicts with.
-pub(super) fn is_locked(path: &Path) -> io::Result<bool> {
+pub(in crate::adapters) fn is_locked(path: &Path) -> io::Result<bool> {
     let file = OpenOptions::new().read(true).write(true).open(path)?;
     match fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(false),
@@ -120,7 +123,7 @@ pub(super) fn is_locked(path: &Path) -> io::Result<bool> {
 }
 
 /// The names in a directory, in order.
-pub(super) fn names(dir: &Path) -> io::Result<Vec<String>> {
+pub(in crate::adapters) fn names(dir: &Path) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(dir)? {
         // A name that is not UTF-8 is not ours.
@@ -130,4 +133,16 @@ pub(super) fn names(dir: &Path) -> io::Result<Vec<String>> {
     }
     names.sort_unstable();
     Ok(names)
+}
+
+/// Writes the next bytes; blocks of zeros stay holes.
+pub(in crate::adapters) fn write_sparse(file: &mut File, bytes: &[u8]) -> io::Result<()> {
+    for block in bytes.chunks(BLOCK) {
+        if block.iter().all(|b| *b == 0) {
+            file.seek(SeekFrom::Current(i64::try_from(block.len()).map_err(io::Error::other)?))?;
+        } else {
+            file.write_all(block)?;
+        }
+    }
+    Ok(())
 }
