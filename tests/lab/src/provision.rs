@@ -44,7 +44,8 @@ pub async fn join(host: &Host, rest: &RestClient, bound: Option<&str>, more: &[S
     anyhow::ensure!(made.status.is_success(), "{}", made.text());
     let more = more.iter().map(|word| format!(" '{word}'")).collect::<String>();
     let (address, tunnel) = (host.address(), host.site().underlay_of(host.number()));
-    let command = format!("cloud-agent-join - --start systemd --address {address} --tunnel-address {tunnel} {POOL}{more}");
+    let command =
+        format!("cloud-agent-join - --start systemd --address {address} --tunnel-address {tunnel} {POOL}{more}");
     host.sh_with(&command, Some(&made.at("/token"))).await?;
     Ok(())
 }
