@@ -35,7 +35,7 @@ lab-down: ## ends make lab
 lab-test: ## the tests on hosts of a lab
 	@deploy/lab.sh test
 
-test: ## every test: static checks, units, real hypervisor and switch, end to end
+test: ## every test but lab-test: static checks, units, real hypervisor and switch, end to end
 	@deploy/test.sh
 
 chaos: ## breaks everything at random for SEED=… MINUTES=… (30): model, faults, fuzzers, real kills

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every test there is, on this machine: static checks, unit and service tests, the built-in image, tests against the
+# Every test but those on hosts of the lab (make lab-test), on this machine: static checks, unit and service tests, the built-in image, tests against the
 # real hypervisor and switch, end to end. Ends with a line "N passed, N failed"; fails when anything failed.
 # Each stage's output is in .run/test/, its time in the table at the end.
 #
@@ -78,7 +78,6 @@ stage rest "$root_dir/tests/fuzz/schemathesis.sh" || true
 stage docs cargo test --workspace --doc --locked --no-fail-fast || true
 stage image "$root_dir/images/tiny/build.sh" "$CLOUD_TINY_IMAGE" || true
 stage tiny "$root_dir/images/tiny/test.sh" "$CLOUD_TINY_IMAGE" || true
-if stage lab-image "$root_dir/tests/lab/image/build.sh"; then stage lab lab_tests || true; fi
 if stage services "$here/services.sh" start test; then
     stage host machine_tests host_ || true
     stage e2e machine_tests e2e_ || true
