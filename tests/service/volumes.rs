@@ -1,6 +1,6 @@
 //! Volumes: made, attached at launch, kept when their instance goes; their snapshots and copies, and how they grow.
 
-use cloud_tests::{TestCloud, cloud::IMAGE};
+use cloud_tests::{Setup, TestCloud, cloud::IMAGE};
 use serde_json::{Value, json};
 
 use crate::support::{names, refused, refused_field, text};
@@ -148,5 +148,48 @@ async fn a_volume_from_an_image_takes_its_place_when_it_is_attached() -> anyhow:
     assert!(cloud.host().snapshot().volumes[&text(&made, "id")].image_id.is_some());
     cloud.delete("db-01").await?;
     cloud.rest.delete("/volumes/data").await?.expect(200)?;
+    cloud.is_clean().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_is_made_on_the_host_that_was_named() -> anyhow::Result<()> {
+    let cloud = TestCloud::with(Setup { hosts: 2, ..Setup::default() }).await?;
+    let names = ["blank", "copy"];
+    let asked = [
+        json!({"name": "blank", "size_gib": 2, "host": "h2"}),
+        json!({"name": "copy", "size_gib": 2, "host": "h2", "image": IMAGE}),
+    ];
+    for (name, asked) in names.into_iter().zip(&asked) {
+        let made = cloud.rest.post("/volumes", asked).await?.expect(201)?;
+        assert_eq!(
+            (&made["status"], &made["host"], &made["pool"]),
+            (&json!("CREATING"), &json!("h2"), &json!("default"))
+        );
+        let made = has_status(&cloud, &format!("/volumes/{name}"), "AVAILABLE").await?;
+        assert_eq!(cloud.hosts[1].snapshot().volumes[&text(&made, "id")].size_bytes, 2 << 30);
+    }
+    // Its instance goes where it is.
+    cloud.launch_as(&json!({"name": "db-01", "image": IMAGE, "volumes": [{"volume": "blank"}]})).await?;
+    assert_eq!(cloud.becomes("db-01", "RUNNING").await?["host"], "h2");
+    let elsewhere = json!({"name": "twin", "size_gib": 2, "host": "h1", "volume": "blank"});
+    refused_field(&cloud.rest.post("/volumes", &elsewhere).await?, "host");
+    let other_pool = json!({"name": "twin", "size_gib": 2, "pool": "ssd", "volume": "blank"});
+    refused_field(&cloud.rest.post("/volumes", &other_pool).await?, "pool");
+
+    let unknown = json!({"name": "more", "size_gib": 1, "host": "h9"});
+    refused(&cloud.rest.post("/volumes", &unknown).await?, 404, "NOT_FOUND");
+    cloud.rest.post("/hosts/h1/cordon", &json!({})).await?.expect(200)?;
+    let cordoned = json!({"name": "more", "size_gib": 1, "host": "h1"});
+    refused(&cloud.rest.post("/volumes", &cordoned).await?, 400, "FAILED_PRECONDITION");
+    for (host, pool) in [("", "ssd"), ("h2", "ssd")] {
+        let nowhere = json!({"name": "more", "size_gib": 1, "host": host, "pool": pool});
+        refused_field(&cloud.rest.post("/volumes", &nowhere).await?, "pool");
+    }
+    assert_eq!(cloud.rest.get("/volumes/more").await?.status, 404, "what was refused is not there");
+
+    cloud.delete("db-01").await?;
+    for name in names {
+        cloud.rest.delete(&format!("/volumes/{name}")).await?.expect(200)?;
+    }
     cloud.is_clean().await
 }

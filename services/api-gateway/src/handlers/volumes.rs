@@ -28,6 +28,8 @@ impl<S: Store> VolumeService for Volumes<S> {
             image: request.image,
             snapshot: request.snapshot,
             volume: request.volume,
+            pool: request.pool,
+            host: request.host,
             labels: request.labels,
         };
         let made = self.0.volumes.create(&caller, new).await;

@@ -71,6 +71,12 @@ pub struct Create {
     size: Option<u32>,
     #[command(flatten)]
     from: From,
+    /// The pool, as hosts call it [default: `default`, or that of what it is a copy of]
+    #[arg(long, value_name = "POOL")]
+    pool: Option<String>,
+    /// Makes it on this host now, not where it is first attached; for operators
+    #[arg(long, value_name = "HOST")]
+    host: Option<String>,
     #[command(flatten)]
     labels: Labels,
     #[command(flatten)]
@@ -142,6 +148,8 @@ async fn create(connection: Connection, args: Create) -> Result<(), Error> {
         image: args.from.from_image.unwrap_or_default(),
         snapshot: args.from.from_snapshot.unwrap_or_default(),
         volume: args.from.from_volume.unwrap_or_default(),
+        pool: args.pool.unwrap_or_default(),
+        host: args.host.unwrap_or_default(),
         labels: args.labels.into_map(),
         ..Default::default()
     };

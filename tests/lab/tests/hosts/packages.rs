@@ -31,11 +31,19 @@ async fn three_hosts_are_up_by_packages_and_joining_and_systemd_starts_what_dies
         }
         assert_eq!(property(host, "libvirtd", "Type").await?, "notify");
         let filter = host.sh("lvmconfig devices/global_filter").await?;
-        assert!(filter.contains("cloud-"), "LVM leaves guests' disks alone: {filter}");
+        assert!(filter.contains("vol|snap|img"), "LVM leaves guests' disks alone: {filter}");
         assert_eq!(host.sh("lvs --noheadings -o lv_layout vg0/thin").await?, "thin,pool");
     }
 
+    // Even where LVM looks into logical volumes, it does not look into those.
     let host = lab.host("h1")?;
+    for (name, status) in [("vol-2f448725-2c2e-4ce4-bbb7-5f1da531d99f", 5), ("vol-ours", 0)] {
+        host.sh(&format!("lvcreate -qqy -V 16M -T vg0/thin -n {name}")).await?;
+        let made = host.exec(&format!("pvcreate --config devices/scan_lvs=1 /dev/vg0/{name} 2>&1")).await?;
+        assert_eq!(made.status, status, "{name}: {}", made.stdout);
+        host.sh(&format!("wipefs -qa /dev/vg0/{name} && lvremove -qqy vg0/{name}")).await?;
+    }
+
     let mut killed = Vec::new();
     for unit in AGENTS {
         killed.push((unit, process_of(host, unit).await?));
@@ -80,7 +88,7 @@ async fn upgrading_and_removing_the_agents_stops_no_guest_and_purging_leaves_the
     host.sh("dpkg -P thecloud-agents").await?;
     assert_eq!(host.exec("ls -d /etc/thecloud /var/lib/thecloud/tls /var/lib/thecloud/host-id").await?.stdout, "");
     assert_eq!(guest_process(host, &id).await?, process, "the guest goes on");
-    host.sh("lvs --noheadings -o lv_name vg0 | grep cloud-").await.context("guests' disks are kept")?;
+    host.sh("lvs --noheadings -o lv_name vg0 | grep vol-").await.context("guests' disks are kept")?;
 
     // Installed anew it waits, and joins again as itself.
     host.sh("dpkg -i /root/packages/thecloud-agents_*.deb").await?;

@@ -27,4 +27,4 @@ pub use quota::{
 };
 pub use request::{DoneRequest, RequestKey};
 pub use snapshot::{Snapshot, SnapshotStatus};
-pub use volume::{Copied, Volume, VolumeSource, VolumeStatus};
+pub use volume::{Copied, DEFAULT_POOL, Volume, VolumeSource, VolumeStatus};

@@ -7,6 +7,9 @@ use uuid::Uuid;
 use super::{Meta, Value, meta::resource};
 use crate::filter::{Field, FieldKind, ID, LABELS, NAME};
 
+/// The pool that every host has, and that volumes are in where none is named.
+pub const DEFAULT_POOL: &str = "default";
+
 /// What users see of a volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]

@@ -1,5 +1,5 @@
-//! Volumes: making copies, growing, removing those that shall be gone, and seeing that the others' data are there. Making one that is blank, or from
-//! an image, belongs to the instance it is first attached to.
+//! Volumes: making those that have a host before they have an instance, growing, removing those that shall be gone, and seeing that the others' data are
+//! there. Making any other belongs to the instance it is first attached to.
 
 use super::{Context, Failure, Outcome, event, volume_data, volume_growth, volume_making};
 use crate::{

@@ -1,13 +1,15 @@
-//! Volumes that are copies: of a snapshot or of another volume, which they are made beside. One that is blank or from an image is made by the work of
-//! the instance it is first attached to.
+//! Volumes that are made before any instance has them: copies of a snapshot or of another volume, which they are made beside, and those whose host was
+//! named. Others are made by the work of the instance they are first attached to.
 
-use super::{Context, Failure, Outcome, event, volume::same};
+use super::{Context, Failure, Outcome, event, image, volume::same};
+use cloud_domain::HostId;
+
 use crate::{
     model::{AgentRole, Timestamp, Volume, VolumeStatus},
     ports::{BackendError, Store, Tx, VolumeSpec, WorkItem},
 };
 
-/// Makes a copy.
+/// Makes one.
 pub(super) async fn reconcile<S: Store>(
     context: &Context<S>,
     item: &WorkItem,
@@ -18,11 +20,11 @@ pub(super) async fn reconcile<S: Store>(
         let reason = format!("host {} was declared dead before it was made", read.host_name);
         return end(context, item, read, Err(reason)).await;
     }
-    let made = ensure(context, read).await;
+    let made = ensure(context, read, host).await;
     let late = Timestamp::now().since(read.meta.created_at) > context.settings.import_timeout;
     match made {
         Ok(()) => end(context, item, read, Ok(())).await,
-        Err(BackendError::NotFound(message)) => {
+        Err(Failure::Backend(BackendError::NotFound(message))) => {
             end(context, item, read, Err(format!("what it is a copy of is gone: {message}"))).await
         }
         Err(error) if error.is_final() => end(context, item, read, Err(error.to_string())).await,
@@ -31,9 +33,11 @@ pub(super) async fn reconcile<S: Store>(
     }
 }
 
-async fn ensure<S: Store>(context: &Context<S>, read: &Volume) -> Result<(), BackendError> {
-    let Some(host) = read.host else { return Ok(()) };
+async fn ensure<S: Store>(context: &Context<S>, read: &Volume, host: HostId) -> Result<(), Failure> {
     context.reach(host, AgentRole::Storage).await?;
+    if let Some(image) = read.image.filter(|_| read.copied.is_none()) {
+        image::ensure_on_host(context, host, &read.pool, image).await?;
+    }
     let spec = VolumeSpec {
         host,
         id: read.id(),
@@ -43,7 +47,8 @@ async fn ensure<S: Store>(context: &Context<S>, read: &Volume) -> Result<(), Bac
         pool: read.pool.clone(),
         may_create: true,
     };
-    context.backends.storage.ensure_volume(spec).await.map(drop)
+    context.backends.storage.ensure_volume(spec).await?;
+    Ok(())
 }
 
 /// AVAILABLE, or ERROR with the reason. What is left of it on its host goes when it is deleted.
@@ -71,15 +76,16 @@ async fn retry<S: Store>(
     context: &Context<S>,
     item: &WorkItem,
     read: &Volume,
-    error: BackendError,
+    error: Failure,
 ) -> Result<Outcome, Failure> {
     let reason = format!("trying again: {error}");
-    if read.status_reason != reason && !matches!(error, BackendError::Stale(_)) {
+    let stale = matches!(error, Failure::Backend(BackendError::Stale(_)) | Failure::Store(_));
+    if read.status_reason != reason && !stale {
         let mut tx = context.begin(item).await?;
         let mut row = same(&mut tx, read).await?;
         row.status_reason = reason;
         tx.update(&mut row).await?;
         tx.commit().await?;
     }
-    Err(error.into())
+    Err(error)
 }

@@ -15,8 +15,8 @@ use super::{
 use crate::{
     CoreError, Kind,
     model::{
-        Amounts, Caller, Desired, Disk, Image, ImageStatus, Instance, InstanceType, Labels, Limited, Meta, Nic, Placed,
-        Port, RestartPolicy, Subnet, Timestamp, Visibility, Volume, VolumeStatus, Vpc,
+        Amounts, Caller, DEFAULT_POOL, Desired, Disk, Image, ImageStatus, Instance, InstanceType, Labels, Limited,
+        Meta, Nic, Placed, Port, RestartPolicy, Subnet, Timestamp, Visibility, Volume, VolumeStatus, Vpc,
     },
     ports::{Query, Store, Tx, WorkKind},
 };
@@ -88,7 +88,7 @@ pub(super) async fn launch<S: Store>(
         status_reason: String::new(),
         host: Some(host),
         host_name: host_name.clone(),
-        pool: "default".to_owned(),
+        pool: DEFAULT_POOL.to_owned(),
         instance: Some(id),
         instance_name: request.name.clone(),
         root: true,

@@ -206,9 +206,9 @@ impl<S: Store> Services<S> {
         Self {
             watch,
             joins,
-            instances: InstanceService::new(store.clone(), registry, Arc::clone(&settings)),
+            instances: InstanceService::new(store.clone(), Arc::clone(&registry), Arc::clone(&settings)),
             console: ConsoleService::new(store.clone(), Arc::clone(&settings)),
-            volumes: VolumeService::new(store.clone(), Arc::clone(&settings)),
+            volumes: VolumeService::new(store.clone(), registry, Arc::clone(&settings)),
             snapshots: SnapshotService::new(store.clone(), Arc::clone(&settings)),
             requests: RequestService::new(store.clone(), &settings),
             images,

@@ -21,7 +21,7 @@ use rand::seq::SliceRandom;
 use super::{Facts, HostRegistry, HostState};
 use crate::{
     CoreError,
-    model::{Caller, Host, Image, InstanceType, Labels, Placed, PlacedCandidate, Volume},
+    model::{Caller, DEFAULT_POOL, Host, Image, InstanceType, Labels, Placed, PlacedCandidate, Volume},
     ports::{Fill, Query, Store, Tx},
 };
 
@@ -111,7 +111,9 @@ pub(super) struct Ask<'a> {
     /// What the image's data take in a pool at once.
     pub pool_bytes: u64,
     pub placement: &'a Placement,
-    /// Where data volumes are.
+    /// The pools that data volumes without a host are in.
+    pub pools: Vec<String>,
+    /// Where the others are.
     pub pinned: Option<HostId>,
 }
 
@@ -131,6 +133,7 @@ impl<'a> Ask<'a> {
             architecture: &image.architecture,
             pool_bytes: image.size_bytes,
             placement,
+            pools: data.iter().filter(|v| v.host.is_none()).map(|v| v.pool.clone()).collect(),
             pinned: pinned(data)?,
         })
     }
@@ -180,11 +183,15 @@ impl Asked<'_> {
         if !accelerator.is_empty() && accelerator != capacity.accelerator {
             return Some(format!("its guests run under {}, not {accelerator}", capacity.accelerator));
         }
-        match capacity.pools.iter().find(|pool| pool.name == "default") {
-            None => return Some("it has no pool `default`".to_owned()),
+        let pool = |name: &str| capacity.pools.iter().find(|pool| pool.name == name);
+        if let Some(missing) = ask.pools.iter().find(|name| pool(name).is_none()) {
+            return Some(format!("it has no pool `{missing}`"));
+        }
+        match pool(DEFAULT_POOL) {
+            None => return Some(format!("it has no pool `{DEFAULT_POOL}`")),
             Some(pool) if pool.free_bytes < ask.pool_bytes => {
                 let (free, needs) = (pool.free_bytes >> 20, ask.pool_bytes.div_ceil(1 << 20));
-                return Some(format!("its pool `default` has {free} MiB free: the image needs {needs}"));
+                return Some(format!("its pool `{DEFAULT_POOL}` has {free} MiB free: the image needs {needs}"));
             }
             Some(_) => {}
         }

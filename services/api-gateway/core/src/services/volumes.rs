@@ -5,17 +5,17 @@ use std::sync::Arc;
 use cloud_domain::{Gib, HostId, VolumeId};
 
 use super::{
-    Page, PageRequest, Settings,
+    HostRegistry, Page, PageRequest, Settings, hosts,
     launch::visible_image,
-    lookup::{any, check_etag, event, insert, labels, live, member, name},
+    lookup::{any, check_etag, event, insert, labels, live, member, name, operator},
     quotas::claim,
     snapshots::{being_made_from, held, unplaced, volume_state},
 };
 use crate::{
     CoreError,
     model::{
-        Amounts, Caller, Copied, Labels, Limited, Meta, Snapshot, SnapshotStatus, Value, Volume, VolumeStatus,
-        held_by_volume,
+        Amounts, Caller, Copied, DEFAULT_POOL, Host, Labels, Limited, Meta, Snapshot, SnapshotStatus, Value, Volume,
+        VolumeStatus, held_by_volume,
     },
     ports::{Query, Store, Tx, WorkKind},
 };
@@ -33,6 +33,10 @@ pub struct NewVolume {
     pub snapshot: String,
     /// The volume to copy, by id or name; empty: none.
     pub volume: String,
+    /// The pool, as its host calls it; empty: `default`, or that of what it is a copy of.
+    pub pool: String,
+    /// The host to make it on now, by id or name; empty: where it is first attached, or where what it is a copy of is.
+    pub host: String,
     /// Words of the user's own.
     pub labels: Labels,
 }
@@ -41,22 +45,23 @@ pub struct NewVolume {
 #[derive(Clone)]
 pub struct VolumeService<S> {
     store: S,
+    registry: Arc<HostRegistry>,
     settings: Arc<Settings>,
 }
 
 impl<S: Store> VolumeService<S> {
     /// The service over a store.
-    pub fn new(store: S, settings: Arc<Settings>) -> Self {
-        Self { store, settings }
+    pub fn new(store: S, registry: Arc<HostRegistry>, settings: Arc<Settings>) -> Self {
+        Self { store, registry, settings }
     }
 
-    /// Makes a volume. A blank one, and one from an image, takes its place on a host when it is first attached, so it is AVAILABLE at once. A copy
-    /// of a snapshot or of a volume is made beside what it is a copy of: CREATING, then AVAILABLE.
+    /// Makes a volume. A blank one, and one from an image, takes its place on a host when it is first attached, so it is AVAILABLE at once, unless an
+    /// operator names the host. A copy of a snapshot or of a volume is made beside what it is a copy of. What is made now is CREATING, then AVAILABLE.
     ///
     /// # Errors
-    /// Invalid, `NotFound` (image, snapshot, volume), `AlreadyExists`, `QuotaExceeded`, Precondition where what it is to be a copy of has no data
-    /// yet, or they are missing or going.
-    pub async fn create(&self, caller: &Caller, request: NewVolume) -> Result<Volume, CoreError> {
+    /// Invalid, Denied, `NotFound` (image, snapshot, volume, host), `AlreadyExists`, `QuotaExceeded`, Precondition where what it is to be a copy of has no data
+    /// yet, or they are missing or going, or the host takes nothing new.
+    pub async fn create(&self, caller: &Caller, mut request: NewVolume) -> Result<Volume, CoreError> {
         member(caller)?;
         name(&request.name)?;
         labels(&request.labels)?;
@@ -64,13 +69,19 @@ impl<S: Store> VolumeService<S> {
         one_source(&request)?;
         let id = *VolumeId::random().as_uuid();
         let mut row = Volume {
-            meta: Meta::new(id, caller.project, &caller.project_name, &request.name, request.labels),
+            meta: Meta::new(
+                id,
+                caller.project,
+                &caller.project_name,
+                &request.name,
+                std::mem::take(&mut request.labels),
+            ),
             size,
             status: VolumeStatus::Available,
             status_reason: String::new(),
             host: None,
             host_name: String::new(),
-            pool: "default".to_owned(),
+            pool: DEFAULT_POOL.to_owned(),
             instance: None,
             instance_name: String::new(),
             root: false,
@@ -94,6 +105,7 @@ impl<S: Store> VolumeService<S> {
             let message = format!("must be at least the {} that what it is a copy of has", least.get());
             return Err(CoreError::invalid("size_gib", message));
         }
+        self.place(&mut tx, caller, &mut row, &request).await?;
         claim(&mut tx, &self.settings, caller, &held_by_volume(&row)).await?;
         if row.status == VolumeStatus::Creating {
             tx.enqueue(WorkKind::Volume, id).await?;
@@ -102,6 +114,57 @@ impl<S: Store> VolumeService<S> {
         tx.event(event(caller, &row, "volume.create")).await?;
         tx.commit().await?;
         Ok(row)
+    }
+
+    /// Puts a new volume where its maker wants it.
+    async fn place(
+        &self,
+        tx: &mut S::Tx,
+        caller: &Caller,
+        row: &mut Volume,
+        request: &NewVolume,
+    ) -> Result<(), CoreError> {
+        let named: Option<Host> = match request.host.as_str() {
+            "" => None,
+            text => {
+                operator(caller, "choose the host of a volume")?;
+                Some(live(tx, hosts::nobody(), text).await?)
+            }
+        };
+        if row.copied.is_some() {
+            return beside(row, &request.pool, named.as_ref());
+        }
+        if !request.pool.is_empty() {
+            row.pool.clone_from(&request.pool);
+        }
+        let Some(named) = named else {
+            if row.pool != DEFAULT_POOL && !self.has_pool(&row.pool, None) {
+                return Err(CoreError::invalid("pool", format!("no host has a pool `{}`", row.pool)));
+            }
+            return Ok(());
+        };
+        if !self.has_pool(&row.pool, Some(named.id())) {
+            return Err(CoreError::invalid("pool", format!("host {} has no pool `{}`", named.meta.name, row.pool)));
+        }
+        // It claims nothing, but the host is not removed, and gets no other mode, before this commits.
+        let Some(host) = tx.claim_capacity(named.id(), 0, 0).await? else {
+            let name = named.meta.name;
+            let message = format!("host {name} takes nothing new: see `cloud host show {name}`");
+            return Err(CoreError::precondition("HOST_STATE", message));
+        };
+        let (host, name, pool) = (host.id(), host.meta.name, row.pool.clone());
+        place_on(row, host, name, pool);
+        Ok(())
+    }
+
+    /// Whether this host has such a pool, or any.
+    fn has_pool(&self, pool: &str, host: Option<HostId>) -> bool {
+        let mut has = false;
+        self.registry.each(|facts| {
+            let asked = host.is_none_or(|host| host == facts.id);
+            has |= asked && facts.capacity.pools.iter().any(|p| p.name == pool);
+        });
+        has
     }
 
     /// Grows a volume, also while a guest has it. What has its place on a host is grown there after this; it has its new size when that is done.
@@ -237,7 +300,7 @@ async fn of_snapshot<T: Tx>(tx: &mut T, caller: &Caller, row: &mut Volume, text:
         return Err(CoreError::precondition("SNAPSHOT_STATE", message));
     }
     row.copied = Some(Copied::Snapshot { id: snapshot.id(), name: snapshot.meta.name });
-    place_beside(row, snapshot.host, snapshot.host_name, snapshot.pool);
+    place_on(row, snapshot.host, snapshot.host_name, snapshot.pool);
     Ok(snapshot.size)
 }
 
@@ -251,13 +314,26 @@ async fn of_volume<T: Tx>(tx: &mut T, caller: &Caller, row: &mut Volume, text: &
         return Err(unplaced(&source));
     };
     row.copied = Some(Copied::Volume { id: source.id(), name: source.meta.name });
-    place_beside(row, host, source.host_name, source.pool);
+    place_on(row, host, source.host_name, source.pool);
     // One that grows may have grown by the time it is copied.
     Ok(source.growing_to.map_or(source.size, |to| to.max(source.size)))
 }
 
-/// A copy is made where what it is a copy of is.
-fn place_beside(row: &mut Volume, host: HostId, host_name: String, pool: String) {
+/// A copy is made where what it is a copy of is, and nowhere else.
+fn beside(row: &Volume, pool: &str, host: Option<&Host>) -> Result<(), CoreError> {
+    if !pool.is_empty() && pool != row.pool {
+        let message = format!("a copy is made in the pool of what it is a copy of, `{}`", row.pool);
+        return Err(CoreError::invalid("pool", message));
+    }
+    if host.is_some_and(|host| row.host != Some(host.id())) {
+        let message = format!("a copy is made on the host of what it is a copy of, {}", row.host_name);
+        return Err(CoreError::invalid("host", message));
+    }
+    Ok(())
+}
+
+/// It is made there now.
+fn place_on(row: &mut Volume, host: HostId, host_name: String, pool: String) {
     row.status = VolumeStatus::Creating;
     row.host = Some(host);
     row.host_name = host_name;
