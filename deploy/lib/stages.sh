@@ -82,7 +82,7 @@ integration_targets() {
 # lvm_tests FILE: the program of the storage-agent's tests on thin volumes, to be run on a host of the lab.
 lvm_tests() {
     local program
-    program=$(cargo test --workspace --locked --no-run --test lvm_volumes --message-format json 2> /dev/null |
+    program=$(cargo test --workspace --locked --no-run --test lvm_volumes --message-format json |
         jq -r 'select(.executable != null and .target.name == "lvm_volumes") | .executable')
     [[ -n $program ]] || {
         echo "error: the tests lvm_volumes cannot be built"

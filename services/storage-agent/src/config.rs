@@ -57,7 +57,7 @@ pub struct Config {
     #[command(flatten)]
     pub agent: AgentArgs,
     /// A pool: `NAME=lvm:GROUP/POOL` is a thin pool in a volume group, made there where it is missing; `NAME=directory:PATH` is a directory.
-    /// Several may be given. Without one called `default`, that is the directory of --pool-dir.
+    /// Several may be given, each thin pool in a group of its own. Without one called `default`, that is the directory of --pool-dir.
     #[arg(long = "pool", env = "CLOUD_POOLS", value_name = "NAME=KIND:PLACE", value_delimiter = ',')]
     pub pools: Vec<PoolArg>,
     /// The directory of the pool `default`, unless --pool says where that is. The hypervisor's user must be able to enter every directory above it.
@@ -106,6 +106,16 @@ impl Config {
                 "--pool: `{}` has the place of another pool",
                 pool.name
             );
+            // Volumes are known by their names in the group, whatever pool they are in.
+            if let Place::Lvm(place) = &pool.place {
+                let shares = |other: &PoolArg| matches!(&other.place, Place::Lvm(its) if its.group == place.group);
+                anyhow::ensure!(
+                    !pools[..index].iter().any(shares),
+                    "--pool: `{}` is in volume group {}, which has a pool already: give each pool a group of its own",
+                    pool.name,
+                    place.group
+                );
+            }
         }
         pools.into_iter().map(|pool| self.options(pool)).collect()
     }
@@ -168,6 +178,25 @@ mod tests {
             "ssd=lvm:vg 0/thin",
         ] {
             assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn pools_share_neither_name_nor_place_nor_group() {
+        use clap::Parser as _;
+
+        let of = |pools: &[&str]| {
+            let flags = pools.iter().map(|pool| format!("--pool={pool}"));
+            Config::parse_from(std::iter::once("cloud-storage-agent".to_owned()).chain(flags)).pools()
+        };
+        assert_eq!(of(&["ssd=lvm:vg0/fast", "hdd=lvm:vg1/slow"]).unwrap().len(), 3, "and `default`");
+        for (wrong, why) in [
+            (["ssd=lvm:vg0/fast", "ssd=lvm:vg1/fast"], "given twice"),
+            (["ssd=directory:/a", "hdd=directory:/a"], "the place of another"),
+            (["ssd=lvm:vg0/fast", "hdd=lvm:vg0/slow"], "which has a pool already"),
+        ] {
+            let error = of(&wrong).err().unwrap().to_string();
+            assert!(error.contains(why), "{error}");
         }
     }
 }

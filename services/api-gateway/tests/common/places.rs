@@ -7,16 +7,22 @@ use cloud_core::{
     CoreError,
     model::{AgentRole, Caller, Host, HostCapacity, HostMode, Instance, Pool, Timestamp},
     ports::{Query, Store, Tx},
-    services::{HostChange, HostRegistry, HostState, Launch, PageRequest, Placement, RegisterInput, Services},
+    services::{
+        HostChange, HostRegistry, HostState, Launch, NewVolume, PageRequest, Placement, RegisterInput, Services,
+    },
 };
 use cloud_domain::{HostId, SessionId};
 
 use super::{Cloud, over, request};
 
-async fn register(services: &Services<SqlStore>, name: &str, host: HostId, room: u64) {
+async fn register(services: &Services<SqlStore>, name: &str, host: HostId, room: u64, pools: &[&str]) {
     for role in AgentRole::ALL {
-        let pool =
-            Pool { name: "default".into(), backend: "directory".into(), total_bytes: 1 << 40, free_bytes: 1 << 40 };
+        let pool = |name: &&str| Pool {
+            name: (*name).into(),
+            backend: "directory".into(),
+            total_bytes: 1 << 40,
+            free_bytes: 1 << 40,
+        };
         let input = RegisterInput {
             host,
             host_name: name.into(),
@@ -29,7 +35,7 @@ async fn register(services: &Services<SqlStore>, name: &str, host: HostId, room:
                 vcpus: 64,
                 memory_mib: 512 + room * 128,
                 architecture: "x86_64".into(),
-                pools: vec![pool],
+                pools: pools.iter().map(pool).collect(),
                 ..HostCapacity::default()
             },
         };
@@ -46,8 +52,8 @@ pub async fn two_gateways_never_overcommit(c: &Cloud, other: SqlStore) {
     let hosts = [HostId::random(), HostId::random(), HostId::random()];
     for (number, host) in hosts.iter().enumerate() {
         // Each gateway hears every agent, as they do once they have told each other.
-        register(&c.services, &format!("p{number}"), *host, 10).await;
-        register(&second, &format!("p{number}"), *host, 10).await;
+        register(&c.services, &format!("p{number}"), *host, 10, &["default"]).await;
+        register(&second, &format!("p{number}"), *host, 10, &["default"]).await;
     }
     let apart = Placement { group: "apart".into(), group_required: true, ..Placement::default() };
     let launches = (0..64).map(|i| {
@@ -102,6 +108,38 @@ pub async fn two_gateways_never_overcommit(c: &Cloud, other: SqlStore) {
         assert_eq!(found.unwrap().host, hosts[1]);
     }
     a_removed_host_stays_removed(c, hosts[2], &second).await;
+    volumes_are_where_their_pool_is(c).await;
+}
+
+/// Instances go where their new volumes' pool is, and an operator puts a volume on a host that takes it.
+async fn volumes_are_where_their_pool_is(c: &Cloud) {
+    let fast = HostId::random();
+    register(&c.services, "p3", fast, 10, &["default", "fast"]).await;
+    let volume = |name: &str, pool: &str, host: &str| NewVolume {
+        name: name.into(),
+        size_gib: 1,
+        pool: pool.into(),
+        host: host.into(),
+        ..NewVolume::default()
+    };
+    let with = |name: &str| Launch { volumes: vec![name.into()], ..request(&format!("with-{name}")) };
+    for name in ["one", "two"] {
+        assert_eq!(c.services.volumes.create(&c.caller, volume(name, "fast", "")).await.unwrap().host, None);
+    }
+    // Were its pool not looked at, any of three hosts would do, and the emptiest is another one.
+    c.services.instances.launch(&c.caller, request("fills-p3")).await.unwrap();
+    assert_eq!(c.services.instances.launch(&c.caller, with("one")).await.unwrap().host, fast);
+
+    let member = Caller { role: cloud_core::model::Role::Admin, ..c.caller.clone() };
+    let create = async |caller: &Caller, pool, host| {
+        c.services.volumes.create(caller, volume("three", pool, host)).await.unwrap_err()
+    };
+    assert!(matches!(create(&member, "", "p3").await, CoreError::Denied(_)));
+    assert!(matches!(create(&c.caller, "fast", "p1").await, CoreError::Invalid { field: "pool", .. }));
+    c.services.hosts.cordon(&c.caller, "p3", "").await.unwrap();
+    assert!(matches!(create(&c.caller, "fast", "p3").await, CoreError::Precondition { reason: "HOST_STATE", .. }));
+    let error = c.services.instances.launch(&c.caller, with("two")).await.unwrap_err().to_string();
+    assert!(error.contains("p1: it has no pool `fast`"), "{error}");
 }
 
 /// Takes the host of the other tests out of the way.

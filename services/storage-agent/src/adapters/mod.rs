@@ -2,5 +2,6 @@
 
 pub mod directory;
 mod files;
+mod incoming;
 pub mod lvm;
 mod qemu_img;

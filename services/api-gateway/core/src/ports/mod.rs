@@ -5,6 +5,7 @@ mod backends;
 mod fence;
 mod images;
 mod store;
+mod work;
 
 pub use authority::{AuthorityError, CertificateAuthority, Issued, NoAuthority, TrustedAuthority};
 pub use backends::{
@@ -16,5 +17,6 @@ pub use fence::Fencer;
 pub use images::{FetchError, ImageFile, ImageStore};
 pub use store::{
     Audited, Changed, Changes, Claim, Cursor, EventQuery, Fill, HeardAgent, Key, Query, Store, StoreError, Tx,
-    VpcSnapshot, WorkItem, WorkKind, WorkState,
+    VpcSnapshot,
 };
+pub use work::{WorkItem, WorkKind, WorkState};

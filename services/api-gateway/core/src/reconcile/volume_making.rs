@@ -1,9 +1,9 @@
 //! Volumes that are made before any instance has them: copies of a snapshot or of another volume, which they are made beside, and those whose host was
 //! named. Others are made by the work of the instance they are first attached to.
 
-use super::{Context, Failure, Outcome, event, image, volume::same};
 use cloud_domain::HostId;
 
+use super::{Context, Failure, Outcome, event, image, volume::same};
 use crate::{
     model::{AgentRole, Timestamp, Volume, VolumeStatus},
     ports::{BackendError, Store, Tx, VolumeSpec, WorkItem},

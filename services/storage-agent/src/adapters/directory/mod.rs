@@ -55,7 +55,7 @@ pub use self::{
     record::{ImageRecord, SnapshotRecord, VolumeRecord, VolumeState},
 };
 use crate::{
-    adapters::qemu_img::QemuImg,
+    adapters::{incoming::Incoming, qemu_img::QemuImg},
     core::{
         StorageError,
         backend::{FoundImage, FoundSnapshot, FoundVolume, ImageUpload, StorageBackend},
@@ -261,7 +261,7 @@ impl StorageBackend for Directory {
 
     async fn begin_image(&self, spec: &ImageSpec) -> Result<Box<dyn ImageUpload>, StorageError> {
         let spec = *spec;
-        let file = self.blocking(move |pool| upload::begin(pool, &spec)).await?;
+        let file = self.blocking(move |pool| Incoming::begin(&pool.images(), spec.id)).await?;
         Ok(Box::new(upload::Upload::new(Arc::clone(&self.pool), spec, file, self.probe)))
     }
 

@@ -3,12 +3,12 @@
 //! An image's bytes come into a file beside the agent's state first: what it is, a probe says of the whole file, and a qcow2
 //! file cannot be unpacked before it is there.
 
-use std::{fs::File, io, path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use cloud_domain::{ImageId, Mib};
-use cloud_image_probe::{ImageInfo, Limits, probe};
+use cloud_image_probe::{ImageInfo, Limits};
 
 use super::{
     LvmPlace, LvmThin, Report,
@@ -17,10 +17,7 @@ use super::{
     tags::{self, Tags, What},
 };
 use crate::{
-    adapters::{
-        files::{self, Temporary},
-        qemu_img::QemuImg,
-    },
+    adapters::{incoming::Incoming, qemu_img::QemuImg},
     core::{
         StorageError,
         backend::{FoundImage, ImageUpload},
@@ -49,15 +46,13 @@ impl LvmThin {
 
     pub(super) async fn receive(&self, spec: &ImageSpec) -> Result<Upload, StorageError> {
         self.fresh().await?;
-        let place = Temporary::name(&self.incoming, &spec.id.to_string());
-        let (place, file) = tokio::task::spawn_blocking(move || place.create().map(|file| (place, file)))
+        let (directory, id) = (self.incoming.clone(), spec.id);
+        let file = tokio::task::spawn_blocking(move || Incoming::begin(&directory, id))
             .await
-            .map_err(|e| StorageError::backend("begin an image's file", e))?
-            .map_err(|e| StorageError::backend("begin an image's file", e))?;
+            .map_err(|e| StorageError::backend("begin an image's file", e))??;
         Ok(Upload {
-            spec: *spec,
-            file: Some(file),
-            place,
+            size_bytes: spec.size_bytes,
+            file,
             limits: self.probe,
             lvm: Arc::clone(&self.lvm),
             qemu_img: Arc::clone(&self.qemu_img),
@@ -75,47 +70,22 @@ fn image(tags: &Tags) -> Option<(Image, bool)> {
 
 /// An image on its way.
 pub(super) struct Upload {
-    spec: ImageSpec,
-    /// Away while a write is under way; a write that was given up takes the upload with it.
-    file: Option<File>,
-    place: Temporary,
+    size_bytes: u64,
+    file: Incoming,
     limits: Limits,
     lvm: Arc<Lvm>,
     qemu_img: Arc<QemuImg>,
     at: LvmPlace,
 }
 
-impl Upload {
-    async fn with_file(
-        &mut self,
-        work: impl FnOnce(&mut File) -> io::Result<()> + Send + 'static,
-    ) -> Result<(), StorageError> {
-        let id = self.spec.id;
-        let failed = move |e: io::Error| StorageError::backend(format!("write image {id}"), e);
-        let mut file = self.file.take().ok_or_else(|| failed(io::ErrorKind::BrokenPipe.into()))?;
-        let done = tokio::task::spawn_blocking(move || {
-            work(&mut file)?;
-            Ok(file)
-        });
-        self.file = Some(done.await.map_err(|e| failed(io::Error::other(e)))?.map_err(failed)?);
-        Ok(())
-    }
-}
-
 #[async_trait]
 impl ImageUpload for Upload {
     async fn write(&mut self, bytes: Bytes) -> Result<(), StorageError> {
-        self.with_file(move |file| files::write_sparse(file, &bytes)).await
+        self.file.write(bytes).await
     }
 
     async fn seal(&mut self) -> Result<ImageInfo, StorageError> {
-        let (image, size) = (self.spec.id, self.spec.size_bytes);
-        self.with_file(move |file| file.set_len(size)).await?;
-        match probe(self.place.path(), &self.limits).await {
-            Ok(info) => Ok(info),
-            Err(source) if source.is_refusal() => Err(StorageError::BadImage { image, source }),
-            Err(error) => Err(StorageError::backend(format!("probe image {image}"), error)),
-        }
+        self.file.seal(self.size_bytes, &self.limits).await
     }
 
     async fn commit(self: Box<Self>, image: &Image) -> Result<(), StorageError> {
@@ -126,7 +96,7 @@ impl ImageUpload for Upload {
         let doing = "make an image's volume";
         match self.lvm.attempt(doing, &make).await? {
             Ok(_) => {}
-            // What an earlier attempt left: the caller knows that no image of ours is whole there. A foreign one has its place?
+            // The caller knows that no image of ours is whole there: what has its name is what an earlier attempt left, or foreign.
             Err((Refusal::Exists, error)) => {
                 if !self.is_left_over(&name).await? {
                     return Err(StorageError::backend(doing, error));
@@ -151,7 +121,7 @@ impl ImageUpload for Upload {
 impl Upload {
     async fn fill(&self, image: &Image, name: &str) -> Result<(), StorageError> {
         let device: PathBuf = self.at.device(name);
-        self.qemu_img.unpack(self.place.path(), image.spec.format, &device).await?;
+        self.qemu_img.unpack(self.file.path(), image.spec.format, &device).await?;
         self.lvm.run("put an image's volume aside", &commands::deactivate(&self.at, name)).await?;
         self.lvm.run("finish an image", &commands::finish_image(&self.at, name)).await.map(drop)
     }

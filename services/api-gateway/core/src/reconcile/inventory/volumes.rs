@@ -34,7 +34,7 @@ pub(super) async fn compare<S: Store>(context: &Context<S>, host: HostId, hurry:
     context.registry.inventories().drifted("volume_missing", missing.len());
     let differ = missing.len();
     let back = rows.iter().filter(|v| v.data_missing && there.contains(&v.id()));
-    let unfinished = |v: &&Volume| v.status == VolumeStatus::Deleting || v.growing_to.is_some() || is_being_copied(v);
+    let unfinished = |v: &&Volume| v.status == VolumeStatus::Deleting || v.growing_to.is_some() || is_being_made(v);
     let under_way = rows.iter().filter(|v| hurry && unfinished(v));
     let looked_at = missing.into_iter().chain(back.chain(under_way).map(|v| v.meta.id)).collect();
     context.wake(WorkKind::Volume, looked_at, hurry).await?;
@@ -43,8 +43,8 @@ pub(super) async fn compare<S: Store>(context: &Context<S>, host: HostId, hurry:
     Ok(Compared { found: there.len(), differ })
 }
 
-/// Whether it is a copy that its own work makes.
-fn is_being_copied(row: &Volume) -> bool {
+/// Whether its own work makes it, and not an instance's.
+fn is_being_made(row: &Volume) -> bool {
     row.status == VolumeStatus::Creating && row.instance.is_none()
 }
 
