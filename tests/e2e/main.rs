@@ -7,3 +7,4 @@ mod fuzz;
 mod kills;
 mod network;
 mod storm;
+mod volumes;

@@ -13,6 +13,17 @@ pub const BOOT: Duration = Duration::from_secs(120);
 /// The image's name in the clouds of these tests.
 pub const IMAGE: &str = "tiny";
 
+/// Writes to its data volume, and says its size again and again, in blocks of 512 bytes.
+pub const DATA_WRITER: &str = "#!/bin/sh
+printf 'kept-4711' | dd of=/dev/vdb bs=512 conv=sync,fsync 2> /dev/null
+echo wrote
+while true; do echo \"blocks $(cat /sys/block/vdb/size)\"; sleep 1; done &
+";
+/// Says what is at the beginning of its data volume.
+pub const DATA_READER: &str = "#!/bin/sh
+echo \"found $(dd if=/dev/vdb bs=9 count=1 2> /dev/null) in $(cat /sys/block/vdb/size)\"
+";
+
 /// The instances of a cloud.
 #[derive(Debug, Clone, Copy)]
 pub struct Instances<'a>(pub &'a RestClient);

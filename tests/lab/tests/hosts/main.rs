@@ -6,6 +6,7 @@ mod faults;
 mod guests;
 mod lvm;
 mod packages;
+mod volumes;
 
 use std::time::Duration;
 

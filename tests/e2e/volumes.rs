@@ -1,0 +1,58 @@
+//! Data volumes in real guests: written, grown while the guest runs, kept as a snapshot, restored.
+
+use cloud_testkit::until;
+use cloud_tests::{
+    RealCloud,
+    instances::{DATA_READER, DATA_WRITER},
+    real::PATIENCE,
+};
+use serde_json::{Value, json};
+
+/// Waits until what is at a path is as `done` says.
+async fn is(cloud: &RealCloud, path: &str, done: impl Fn(&Value) -> bool) -> anyhow::Result<Value> {
+    until(path, PATIENCE, || async {
+        let seen = cloud.rest.get(path).await?.expect(200)?;
+        Ok(if done(&seen) { Ok(seen) } else { Err(seen.to_string()) })
+    })
+    .await
+    .map_err(|error| cloud.with_logs(error))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_grows_under_its_guest_and_a_snapshot_of_it_is_restored() -> anyhow::Result<()> {
+    let cloud = RealCloud::start().await?;
+    cloud.rest.post("/volumes", &json!({"name": "data", "size_gib": 1})).await?.expect(201)?;
+    cloud.launch("writer", json!({"volumes": [{"volume": "data"}], "user_data": DATA_WRITER})).await?;
+    cloud.becomes("writer", "RUNNING").await?;
+    cloud.says("writer", "wrote").await?;
+    cloud.says("writer", "blocks 2097152").await?;
+
+    cloud.rest.post("/volumes/data/resize", &json!({"size_gib": 2})).await?.expect(200)?;
+    is(&cloud, "/volumes/data", |seen| seen["size_gib"] == 2 && seen["growing_to_gib"] == 0).await?;
+    cloud.says("writer", "blocks 4194304").await?;
+    assert!(!cloud.log("writer").await?.contains("blocks 0"), "the guest kept its disk");
+
+    // A directory takes no snapshot of what a guest has open, and says so.
+    cloud.rest.post("/snapshots", &json!({"name": "early", "volume": "data"})).await?.expect(201)?;
+    let refused = is(&cloud, "/snapshots/early", |seen| seen["status"] == "ERROR").await?;
+    assert!(refused["status_reason"].as_str().unwrap().contains("stop"), "{refused}");
+    cloud.rest.post("/instances/writer/stop", &json!({})).await?.expect(200)?;
+    cloud.rest.post("/snapshots", &json!({"name": "before", "volume": "data"})).await?.expect(201)?;
+    is(&cloud, "/snapshots/before", |seen| seen["status"] == "AVAILABLE").await?;
+    // The snapshot outlives its volume.
+    cloud.delete("writer").await?;
+    cloud.rest.delete("/volumes/data").await?.expect(200)?;
+    let restored = json!({"name": "data2", "size_gib": 3, "snapshot": "before"});
+    cloud.rest.post("/volumes", &restored).await?.expect(201)?;
+    is(&cloud, "/volumes/data2", |seen| seen["status"] == "AVAILABLE").await?;
+    cloud.launch("reader", json!({"volumes": [{"volume": "data2"}], "user_data": DATA_READER})).await?;
+    cloud.becomes("reader", "RUNNING").await?;
+    cloud.says("reader", "found kept-4711 in 6291456").await?;
+
+    cloud.delete("reader").await?;
+    cloud.rest.delete("/volumes/data2").await?.expect(200)?;
+    for snapshot in ["early", "before"] {
+        cloud.rest.delete(&format!("/snapshots/{snapshot}")).await?.expect(200)?;
+    }
+    cloud.has(0, 0, 0).await
+}
