@@ -32,7 +32,7 @@ lab: build image ## three hosts with real KVM, LVM and Open vSwitch, as virtual 
 lab-down: ## ends make lab
 	@deploy/lab.sh down
 
-lab-test: ## the tests on hosts of a lab
+lab-test: ## all tests on hosts of a lab
 	@deploy/lab.sh test
 
 test: ## every test but lab-test: static checks, units, real hypervisor and switch, end to end

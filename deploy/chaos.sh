@@ -84,8 +84,8 @@ echo "make chaos SEED=$seed MINUTES=$minutes"
 stage deps "$here/install-deps.sh" --tests || { summary; exit 1; }
 stage build build || { summary; exit 1; }
 stage image "$root_dir/images/tiny/build.sh" "$CLOUD_TINY_IMAGE" || true
-# Each of its engines and numbers of gateways in turn.
-stage model within_seconds $((total * 40 / 100 / 2)) tests model || true
+# Each of its engines and numbers of gateways in turn, and the launches.
+stage model within_seconds $((total * 40 / 100 / 4)) tests model || true
 stage faults faults $((total * 10 / 100)) || true
 # Six fuzzers of the gateway and of simulated agents, one after the other.
 stage fuzz within_seconds $((total * 15 / 100 / 6)) tests fuzz || true

@@ -3,7 +3,7 @@
 #
 #   deploy/install-deps.sh            installs (asks sudo when not root)
 #   deploy/install-deps.sh --check    names what is missing, and fails if something is
-#   deploy/install-deps.sh --tests    installs what the tests need, too
+#   deploy/install-deps.sh --tests    installs what the tests need, too: packages, and in .cache a server of S3
 #
 # Where QEMU or libvirt of this machine come from backports, theirs are installed from there too, since apt refuses to
 # mix. No configuration file of QEMU, libvirt or Open vSwitch is touched.
@@ -13,6 +13,8 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/lib/common.sh"
 # shellcheck source=lib/packages.sh
 . "$here/lib/packages.sh"
+# shellcheck source=lib/python.sh
+. "$here/lib/python.sh"
 
 check_rust() {
     command -v cargo > /dev/null && return
@@ -47,3 +49,7 @@ if ((${#wanted[@]} > 0)); then
     install_missing "${other_packages[@]}"
 fi
 check_rust
+if [[ ${1:-} == --tests ]]; then
+    moto=$(python_tools moto "$here/../tests/s3/requirements.txt")
+    [[ -x $moto/bin/moto_server ]] || die "moto_server is not in $moto: remove that directory and try again"
+fi

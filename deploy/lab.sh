@@ -3,7 +3,7 @@
 #
 #   deploy/lab.sh up [--hosts NUMBER]     brings it up; it stays (make lab)
 #   deploy/lab.sh down                    ends it (make lab-down)
-#   deploy/lab.sh test                    the tests on hosts of a lab (make lab-test)
+#   deploy/lab.sh test [NAME...]          the tests on hosts of a lab, but for those with such a NAME (make lab-test: all)
 #   deploy/lab.sh shell h1                a shell on a host; `deploy/lab.sh --help` says what else can be done to one
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -21,7 +21,7 @@ case ${1:-} in
         CLOUD_BIN_DIR=$target/debug
         CLOUD_TINY_IMAGE=$("$root_dir/images/tiny/build.sh")
         export CLOUD_BIN_DIR CLOUD_TINY_IMAGE
-        lab_tests
+        lab_tests "${@:2}"
         exit
         ;;
     up) "$here/install-deps.sh" --tests ;;

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every test but those on hosts of the lab (make lab-test), on this machine: static checks, unit and service tests, the built-in image, tests against the
+# Every test but those on hosts of the lab (make lab-test): static checks, unit and service tests, the built-in image, tests against the
 # real hypervisor and switch, end to end. Ends with a line "N passed, N failed"; fails when anything failed.
 # Each stage's output is in .run/test/, its time in the table at the end.
 #

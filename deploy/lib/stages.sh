@@ -91,26 +91,30 @@ lvm_tests() {
     strip -o "$1" "$program"
 }
 
-# lab_tests: on hosts of the lab.
+# lab_tests [NAME...]: on hosts of the lab, but for the tests with such a NAME.
 lab_tests() {
     export CLOUD_LVM_TESTS=$run_dir/lvm-tests
     mkdir -p "$run_dir"
-    lvm_tests "$CLOUD_LVM_TESTS" && machine_tests lab_
+    lvm_tests "$CLOUD_LVM_TESTS" && machine_tests lab_ "$@"
 }
 
-# machine_tests PREFIX: one after the other, as root, since they share the hypervisor and the switch.
+# machine_tests PREFIX [NAME...]: one after the other, as root, since they share the hypervisor and the switch; but for those with such a NAME.
 machine_tests() {
-    local package name status=0
+    local package name without skip=() status=0
     [[ -n $(integration_targets "$1") ]] || {
         echo "error: there is no integration test target named $1*"
         return 1
     }
+    for name in "${@:2}"; do
+        without+=" and not test($name)"
+        skip+=(--skip "$name")
+    done
     if ((EUID != 0)); then export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER='sudo --preserve-env'; fi
     if command -v cargo-nextest > /dev/null; then
-        cargo nextest run --workspace --locked --no-fail-fast --test-threads 1 -E "binary(/^$1/)"
+        cargo nextest run --workspace --locked --no-fail-fast --test-threads 1 -E "binary(/^$1/)${without:-}"
     else
         while read -r package name; do
-            cargo test --locked --no-fail-fast -p "$package" --test "$name" -- --test-threads 1 || status=$?
+            cargo test --locked --no-fail-fast -p "$package" --test "$name" -- --test-threads 1 "${skip[@]}" || status=$?
         done < <(integration_targets "$1")
         return "$status"
     fi

@@ -147,7 +147,7 @@ impl BareProcess {
         let name = kind.to_possible_value().context("a kind has a name")?.get_name().to_owned();
         let file = dir.path().join(format!("{name}.answer"));
         std::fs::write(&file, answer)?;
-        let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = cloud_testkit::free_port()?;
         let args = [
             "bare".to_owned(),
             format!("--kind={name}"),

@@ -15,7 +15,10 @@ mod read;
 mod scale;
 mod table;
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::{Parser, Subcommand};
 
@@ -51,6 +54,8 @@ enum What {
     Memory,
     /// (e) Many hosts and instances, on both databases, with simulated agents.
     Scale(scale::Args),
+    /// Draws how the figures of (e) grow.
+    Plot(scale::plot::Args),
     /// (f) Placement of an instance over 1,000 hosts, on both databases.
     Place(place::Args),
     /// A reference server; started by the benchmark itself.
@@ -65,32 +70,42 @@ async fn main() -> anyhow::Result<()> {
     if let What::Bare(bare) = what {
         return bare::serve(bare).await;
     }
+    if let What::Plot(plot) = what {
+        return scale::plot::draw(&plot);
+    }
     let mut table = Table::default();
-    let turns = load::Turns { rounds: args.rounds, time: Duration::from_secs(args.seconds) };
+    let done = measure(&mut table, what, &args.image, (args.rounds, Duration::from_secs(args.seconds))).await;
+    // What was measured before something failed, too.
+    println!("{table}");
+    done?;
+    anyhow::ensure!(table.all_met(), "a budget is not met");
+    Ok(())
+}
+
+async fn measure(table: &mut Table, what: What, image: &Path, (rounds, time): (usize, Duration)) -> anyhow::Result<()> {
+    let turns = load::Turns { rounds, time };
     let all = matches!(what, What::All);
     if all || matches!(what, What::Read) {
-        read::measure(&mut table, turns).await?;
+        read::measure(table, turns).await?;
     }
     if all || matches!(what, What::Create) {
-        create::measure(&mut table).await?;
+        create::measure(table).await?;
     }
     if all || matches!(what, What::Launch) {
-        launch::measure(&mut table, &args.image, args.rounds).await?;
+        launch::measure(table, image, rounds).await?;
     }
     if all || matches!(what, What::Memory) {
-        memory::measure(&mut table).await?;
+        memory::measure(table).await?;
     }
     match &what {
-        What::All => place::measure(&mut table, &place::Args::default()).await?,
-        What::Place(size) => place::measure(&mut table, size).await?,
+        What::All => place::measure(table, &place::Args::default()).await?,
+        What::Place(size) => place::measure(table, size).await?,
         _ => {}
     }
     match what {
-        What::All => scale::measure(&mut table, &scale::Args::default()).await?,
-        What::Scale(size) => scale::measure(&mut table, &size).await?,
+        What::All => scale::measure(table, &scale::Args::default()).await?,
+        What::Scale(size) => scale::measure(table, &size).await?,
         _ => {}
     }
-    println!("{table}");
-    anyhow::ensure!(table.all_met(), "a budget is not met");
     Ok(())
 }

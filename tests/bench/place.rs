@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use cloud_api_gateway::adapters::{
-    images::{DirectoryImages, ImageOptions},
+    images::{ImageFiles, ImageOptions},
     sql::SqlStore,
 };
 use cloud_core::{
@@ -60,8 +60,9 @@ async fn on(table: &mut Table, args: &Args, name: &str, url: &str) -> anyhow::Re
         max_bytes: 1 << 30,
         allow_private: false,
         timeout: Duration::from_secs(1),
+        bucket: None,
     };
-    let images = Arc::new(DirectoryImages::open(options)?);
+    let images = Arc::new(ImageFiles::open(options, store.identity().0)?);
     let services = |placement| {
         let settings = Settings { placement, ..Settings::default() };
         Services::new(store.clone(), Arc::clone(&registry), images.clone(), settings)

@@ -1,7 +1,7 @@
 //! SIGKILL to each daemon in turn, while instances run and while one launches: guests do not notice, everything converges.
 
-use cloud_testkit::Role;
-use cloud_tests::RealCloud;
+use cloud_testkit::{Role, until};
+use cloud_tests::{Instances, RealCloud, real::PATIENCE};
 use serde_json::json;
 
 /// Who is killed.
@@ -17,6 +17,19 @@ pub enum Victim {
 pub const VICTIMS: [Victim; 4] =
     [Victim::Gateway, Victim::Agent(Role::Compute), Victim::Agent(Role::Storage), Victim::Agent(Role::Network)];
 
+/// Launches, as soon as there is a host: an agent that was just started anew has not said yet what its host has.
+async fn launch(cloud: &RealCloud, name: &str) -> anyhow::Result<()> {
+    until("a host to be there", PATIENCE, || async {
+        let answer = cloud.rest.post("/instances", &Instances::body(name, json!({}))).await?;
+        match answer.status.as_u16() {
+            429 => Ok(Err(answer.text())),
+            _ => answer.expect(201).map(|_| Ok(())),
+        }
+    })
+    .await
+    .map_err(|error| cloud.with_logs(error))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn each_daemon_is_killed_while_guests_run_and_one_launches() -> anyhow::Result<()> {
     let mut cloud = RealCloud::start().await?;
@@ -27,7 +40,7 @@ async fn each_daemon_is_killed_while_guests_run_and_one_launches() -> anyhow::Re
 
     for (number, victim) in VICTIMS.into_iter().enumerate() {
         let name = format!("i-{number}");
-        cloud.launch(&name, json!({})).await?;
+        launch(&cloud, &name).await?;
         match victim {
             Victim::Gateway => cloud.gateway.restart().await?,
             Victim::Agent(role) => cloud.start_agent(role)?,

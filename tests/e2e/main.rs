@@ -6,5 +6,6 @@ mod acceptance;
 mod fuzz;
 mod kills;
 mod network;
+mod restore;
 mod storm;
 mod volumes;

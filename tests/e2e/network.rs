@@ -4,7 +4,7 @@ use cloud_tests::{RealCloud, real::BOOT};
 use serde_json::json;
 
 /// Asks each of the first addresses of the subnet for its name, again and again, and says who answered: `sees db-01 web-01`.
-const LOOK: &str = r#"#!/bin/sh
+pub const LOOK: &str = r#"#!/bin/sh
 prefix=$(ip -o -4 addr show eth0 | awk '{ split($4, a, "."); print a[1] "." a[2] "." a[3] }')
 while true; do
     rm -rf /run/look; mkdir /run/look
@@ -15,7 +15,8 @@ while true; do
 done
 "#;
 
-fn last_view(log: &str) -> Vec<String> {
+/// Whom a guest with [`LOOK`] saw last.
+pub fn last_view(log: &str) -> Vec<String> {
     let line = log.lines().rev().find_map(|l| l.trim().strip_prefix("sees "));
     line.unwrap_or_default().split_whitespace().map(str::to_owned).collect()
 }

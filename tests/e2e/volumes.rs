@@ -3,7 +3,7 @@
 use cloud_testkit::until;
 use cloud_tests::{
     RealCloud,
-    instances::{DATA_READER, DATA_WRITER},
+    instances::{DATA_READER, DATA_WRITER, data_watcher},
     real::PATIENCE,
 };
 use serde_json::{Value, json};
@@ -54,5 +54,69 @@ async fn a_volume_grows_under_its_guest_and_a_snapshot_of_it_is_restored() -> an
     for snapshot in ["early", "before"] {
         cloud.rest.delete(&format!("/snapshots/{snapshot}")).await?.expect(200)?;
     }
+    cloud.has(0, 0, 0).await
+}
+
+/// The instance has these volumes beside its root disk, with nothing under way.
+async fn has_volumes(cloud: &RealCloud, instance: &str, wanted: &[&str]) -> anyhow::Result<Value> {
+    is(cloud, &format!("/instances/{instance}"), |seen| {
+        let disks = seen["volumes"].as_array().cloned().unwrap_or_default();
+        let own =
+            disks.iter().filter(|disk| disk["root"] == false).map(|disk| disk["name"].as_str().unwrap_or_default());
+        own.eq(wanted.iter().copied()) && disks.iter().all(|disk| disk["state"] == "ATTACHED")
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_goes_from_one_running_guest_to_another_with_what_was_written() -> anyhow::Result<()> {
+    let cloud = RealCloud::start().await?;
+    let data = cloud.rest.post("/volumes", &json!({"name": "data", "size_gib": 1})).await?.expect(201)?;
+    let serial: String = data["id"].as_str().unwrap().chars().take(20).collect();
+    let mut ids = Vec::new();
+    for name in ["one", "two"] {
+        let made = cloud.launch(name, json!({"user_data": data_watcher(&serial)})).await?;
+        cloud.becomes(name, "RUNNING").await?;
+        ids.push(made["id"].as_str().unwrap().to_owned());
+    }
+    for name in ["one", "two"] {
+        cloud.says(name, "watching").await?;
+    }
+    let processes = || anyhow::Ok([cloud.guest_pid(&ids[0])?, cloud.guest_pid(&ids[1])?]);
+    let before = processes()?;
+    let attach =
+        async |name: &str| cloud.rest.post(&format!("/instances/{name}/volumes"), &json!({"volume": "data"})).await;
+    attach("one").await?.expect(200)?;
+    has_volumes(&cloud, "one", &["data"]).await?;
+    cloud.says("one", "data came with nothing").await?;
+    cloud.says("one", "data written").await?;
+    let refused = attach("two").await?;
+    assert_eq!((refused.status.as_u16(), refused.at("/error/status").as_str()), (400, "FAILED_PRECONDITION"));
+
+    cloud.rest.delete("/instances/one/volumes/data").await?.expect(200)?;
+    is(&cloud, "/volumes/data", |seen| seen["status"] == "AVAILABLE").await?;
+    cloud.says("one", "data went").await?;
+    has_volumes(&cloud, "one", &[]).await?;
+
+    attach("two").await?.expect(200)?;
+    has_volumes(&cloud, "two", &["data"]).await?;
+    cloud.says("two", "data came with kept-4711").await?;
+    assert_eq!(processes()?, before, "neither was started again");
+
+    // Cold, and there again at the next start.
+    cloud.rest.post("/instances/two/stop", &json!({})).await?.expect(200)?;
+    cloud.rest.delete("/instances/two/volumes/data").await?.expect(200)?;
+    is(&cloud, "/volumes/data", |seen| seen["status"] == "AVAILABLE").await?;
+    cloud.rest.post("/instances/one/stop", &json!({})).await?.expect(200)?;
+    attach("one").await?.expect(200)?;
+    has_volumes(&cloud, "one", &["data"]).await?;
+    cloud.rest.post("/instances/one/start", &json!({})).await?.expect(200)?;
+    cloud.becomes("one", "RUNNING").await?;
+    cloud.says("one", "data came with kept-4711").await?;
+
+    for name in ["one", "two"] {
+        cloud.delete(name).await?;
+    }
+    cloud.rest.delete("/volumes/data").await?.expect(200)?;
     cloud.has(0, 0, 0).await
 }

@@ -9,7 +9,8 @@
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
-cache=${CLOUD_CACHE_DIR:-$root/.cache}
+# shellcheck source=../../deploy/lib/python.sh
+. "$root/deploy/lib/python.sh"
 bin_dir=${CLOUD_BIN_DIR:-${CARGO_TARGET_DIR:-$root/target}/debug}
 seed=${CLOUD_CHAOS_SEED:-$((RANDOM * 32768 + RANDOM))}
 seconds=${CLOUD_CHAOS_SECONDS:-120}
@@ -25,20 +26,6 @@ finish() {
     exit "$status"
 }
 trap finish EXIT
-
-# tools: a virtual environment with what requirements.txt says, made once for each content of it.
-tools() {
-    local wanted
-    wanted=$cache/schemathesis-$(sha256sum "$here/requirements.txt" | cut -c1-12)
-    if [[ ! -e $wanted/complete ]]; then
-        rm -rf "$wanted"
-        mkdir -p "$cache"
-        python3 -m venv "$wanted"
-        "$wanted/bin/pip" install --quiet --disable-pip-version-check --no-deps -r "$here/requirements.txt"
-        touch "$wanted/complete"
-    fi
-    schemathesis=$wanted/bin/schemathesis
-}
 
 # start_cloud: the gateway with two simulated hosts.
 start_cloud() {
@@ -58,7 +45,7 @@ start_cloud() {
 }
 
 echo "schemathesis: CLOUD_CHAOS_SEED=$seed CLOUD_CHAOS_SECONDS=$seconds"
-tools
+schemathesis=$(python_tools schemathesis "$here/requirements.txt")/bin/schemathesis
 if (($# > 0)); then
     CLOUD_ENDPOINT=$1
     CLOUD_API_KEY_FILE=$2

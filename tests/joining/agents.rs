@@ -20,7 +20,7 @@ use crate::{
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_is_heard_only_as_the_host_and_the_role_that_it_is() -> anyhow::Result<()> {
     let cloud = Cloud::start(&[]).await?;
-    let (h1, h2) = (Machine::new(&cloud, "h1"), Machine::new(&cloud, "h2"));
+    let (h1, h2) = (Machine::new(&cloud, "h1")?, Machine::new(&cloud, "h2")?);
     assert!(h1.join(&cloud.one().await?, &[]).await?.ok);
     assert!(h2.join(&cloud.one().await?, &[]).await?.ok);
     let tls = client_config(&Credentials::new(h1.credentials("storage").load()?), Expect::Gateway)?;
@@ -66,7 +66,7 @@ async fn an_agent_is_heard_only_as_the_host_and_the_role_that_it_is() -> anyhow:
 async fn the_gateway_calls_no_agent_but_the_one_it_means() -> anyhow::Result<()> {
     // h1's storage-agent is registered at an address where h2's answers.
     let cloud = Cloud::start(&[]).await?;
-    let (h1, h2) = (Machine::new(&cloud, "h1"), Machine::new(&cloud, "h2"));
+    let (h1, h2) = (Machine::new(&cloud, "h1")?, Machine::new(&cloud, "h2")?);
     assert!(h1.join(&cloud.one().await?, &[]).await?.ok);
     assert!(h2.join(&cloud.one().await?, &[]).await?.ok);
     let _agent = h2.storage_agent()?;
@@ -100,7 +100,7 @@ async fn external_files_are_taken_over_when_they_change() -> anyhow::Result<()> 
     write("own.key", &first.key)?;
     write("ca.pem", &ca.pem())?;
     write("host-id", &host.to_string())?;
-    let address = format!("127.0.0.1:{}", crate::support::free_port());
+    let address = format!("127.0.0.1:{}", cloud_testkit::free_port()?);
     let file = |name: &str| dir.path().join(name).display().to_string();
     let args = [
         format!("--listen={address}"),

@@ -2,10 +2,9 @@
 
 use std::fs;
 
-use cloud_testkit::DaemonProcess;
-use cloud_testkit::{PostgresServer, process::binary};
+use cloud_testkit::{DaemonProcess, PostgresServer, free_port, process::binary};
 
-use crate::support::{Cloud, Machine, becomes, free_port};
+use crate::support::{Cloud, Machine, becomes};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_gateways_share_the_authority_and_a_third_without_the_master_key_does_not_start() -> anyhow::Result<()> {
@@ -19,11 +18,11 @@ async fn two_gateways_share_the_authority_and_a_third_without_the_master_key_doe
     // A token of the first, used at the second.
     let token = first.one().await?;
     let (head, _) = token.split_once('@').unwrap();
-    let h1 = Machine::new(&first, "h1");
+    let h1 = Machine::new(&first, "h1")?;
     let ended = h1.join(&format!("{head}@{},{}", second.agents, first.agents), &[]).await?;
     assert!(ended.ok, "{ended:?}");
     assert_eq!((first.logged(&["a host joined"]), second.logged(&["a host joined"])), (0, 1));
-    let ended = Machine::new(&first, "h2").join(&token, &[]).await?;
+    let ended = Machine::new(&first, "h2")?.join(&token, &[]).await?;
     assert!(!ended.ok && ended.err.contains("was used its one time"), "{ended:?}");
     // The agent may be with either; both know it.
     let _agent = h1.storage_agent()?;
@@ -32,10 +31,10 @@ async fn two_gateways_share_the_authority_and_a_third_without_the_master_key_doe
 
     let dir = tempfile::tempdir()?;
     let args = [
-        format!("--listen=127.0.0.1:{}", free_port()),
+        format!("--listen=127.0.0.1:{}", free_port()?),
         format!("--database={url}"),
         format!("--state-dir={}", dir.path().display()),
-        format!("--agents-address=127.0.0.1:{}", free_port()),
+        format!("--agents-address=127.0.0.1:{}", free_port()?),
         admin,
     ];
     let log = dir.path().join("log");

@@ -8,12 +8,12 @@ use std::{
 };
 
 use anyhow::Context as _;
-use cloud_testkit::{DaemonProcess, RestClient, process::binary, until, wait::PATIENCE};
+use cloud_testkit::{DaemonProcess, RestClient, free_port, process::binary, until, wait::PATIENCE};
 use rcgen::{CertificateParams, KeyPair};
 use tempfile::TempDir;
 use tokio::{io::AsyncWriteExt as _, process::Command};
 
-use crate::support::{Ended, free_port};
+use crate::support::Ended;
 
 /// A gateway whose public port does not speak plain HTTP.
 struct Public {
@@ -102,7 +102,7 @@ impl User {
 async fn login_trusts_the_authority_with_that_fingerprint_and_no_other() -> anyhow::Result<()> {
     let (dir, user) = (tempfile::tempdir()?, User::new()?);
     let built_in = ["--tls=built-in".to_owned()];
-    let gateway = Public::start(&dir.path().join("first"), free_port(), &built_in)?;
+    let gateway = Public::start(&dir.path().join("first"), free_port()?, &built_in)?;
     let fingerprint = gateway.fingerprint().await?;
     let (url, key) = (gateway.url(), gateway.key()?);
     let plain = RestClient::new(url.replace("https", "http"));
@@ -157,7 +157,7 @@ async fn certificates_in_files_are_read_again_when_they_change() -> anyhow::Resu
     let trusted = |name: &str| user.0.path().join(name);
     fs::write(trusted("first.pem"), certificate(&cert, &key)?)?;
     let files = [format!("--tls-cert={}", cert.display()), format!("--tls-key={}", key.display())];
-    let gateway = Public::start(&dir.path().join("state"), free_port(), &files)?;
+    let gateway = Public::start(&dir.path().join("state"), free_port()?, &files)?;
     let (url, admin) = (gateway.url(), dir.path().join("state/admin.key").display().to_string());
     let list = |ca: &'static str| ["project", "ls", "--endpoint", &url, "--api-key-file", &admin, "--ca-file", ca];
     user.answered(&list("first.pem")).await?;
@@ -171,7 +171,7 @@ async fn certificates_in_files_are_read_again_when_they_change() -> anyhow::Resu
 #[tokio::test(flavor = "multi_thread")]
 async fn plain_http_beyond_loopback_has_to_be_allowed() -> anyhow::Result<()> {
     let (dir, user) = (tempfile::tempdir()?, User::new()?);
-    let mut gateway = Public::on("0.0.0.0", dir.path(), free_port(), &[])?;
+    let mut gateway = Public::on("0.0.0.0", dir.path(), free_port()?, &[])?;
     let ended = until("the gateway to refuse", PATIENCE, || {
         let ended = gateway.process.ended();
         async { Ok(ended?.ok_or("it runs")) }

@@ -12,7 +12,7 @@ use crate::{
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_renews_its_certificate_and_keeps_its_registration() -> anyhow::Result<()> {
     let cloud = Cloud::start(&["--host-certificate-lifetime=6"]).await?;
-    let h1 = Machine::new(&cloud, "h1");
+    let h1 = Machine::new(&cloud, "h1")?;
     assert!(h1.join(&cloud.one().await?, &[]).await?.ok);
     let agent = h1.storage_agent()?;
     cloud.answers("h1", "storage").await?;
@@ -41,7 +41,7 @@ async fn an_agent_renews_its_certificate_and_keeps_its_registration() -> anyhow:
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_shows_a_new_certificate_before_the_old_one_ends() -> anyhow::Result<()> {
     let cloud = Cloud::start(&["--gateway-certificate-lifetime=6"]).await?;
-    let h1 = Machine::new(&cloud, "h1");
+    let h1 = Machine::new(&cloud, "h1")?;
     assert!(h1.join(&cloud.one().await?, &[]).await?.ok);
     let _agent = h1.storage_agent()?;
     cloud.answers("h1", "storage").await?;
@@ -63,7 +63,7 @@ async fn a_gateway_shows_a_new_certificate_before_the_old_one_ends() -> anyhow::
 #[tokio::test(flavor = "multi_thread")]
 async fn the_authority_is_replaced_and_both_are_trusted_meanwhile() -> anyhow::Result<()> {
     let cloud = Cloud::start(&["--host-certificate-lifetime=10", "--gateway-certificate-lifetime=60"]).await?;
-    let h1 = Machine::new(&cloud, "h1");
+    let h1 = Machine::new(&cloud, "h1")?;
     assert!(h1.join(&cloud.one().await?, &[]).await?.ok);
     let _agent = h1.storage_agent()?;
     cloud.answers("h1", "storage").await?;
@@ -90,7 +90,7 @@ async fn the_authority_is_replaced_and_both_are_trusted_meanwhile() -> anyhow::R
     let issues: Vec<_> = listed["authorities"].as_array().unwrap().iter().map(|a| a["issues"] == true).collect();
     assert_eq!(issues, [false, true], "{listed}");
     // A token from before it lets a host in, which gets certificates of the new one.
-    let h2 = Machine::new(&cloud, "h2");
+    let h2 = Machine::new(&cloud, "h2")?;
     assert!(h2.join(&token, &[]).await?.ok);
     // And when every certificate that counts is of the new one, the gateway changes over, and the old one is forgotten.
     cloud_testkit::until("the gateway to change over", Duration::from_secs(30), || async {
@@ -109,7 +109,7 @@ async fn the_authority_is_replaced_and_both_are_trusted_meanwhile() -> anyhow::R
     .await?;
     cloud.answers("h1", "storage").await?;
     assert_eq!(cloud.logged(&["agent registered", "role=storage"]), 1, "it had to register again");
-    let late = Machine::new(&cloud, "h3").join(&cloud.one().await?, &[]).await?;
+    let late = Machine::new(&cloud, "h3")?.join(&cloud.one().await?, &[]).await?;
     assert!(late.ok, "{late:?}");
     Ok(())
 }

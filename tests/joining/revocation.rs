@@ -38,7 +38,7 @@ const HEARTBEAT: &str = "/cloud.agent.v1.HostService/Heartbeat";
 #[tokio::test(flavor = "multi_thread")]
 async fn open_connections_of_a_host_that_joined_again_close_within_five_seconds() -> anyhow::Result<()> {
     let cloud = Cloud::start(&[]).await?;
-    let (h1, h2) = (Machine::new(&cloud, "h1"), Machine::new(&cloud, "h2"));
+    let (h1, h2) = (Machine::new(&cloud, "h1")?, Machine::new(&cloud, "h2")?);
     assert!(h1.join(&cloud.one().await?, &[]).await?.ok);
     assert!(h2.join(&cloud.one().await?, &[]).await?.ok);
     let (old, other) = (shown(&h1)?, shown(&h2)?);
@@ -56,7 +56,7 @@ async fn open_connections_of_a_host_that_joined_again_close_within_five_seconds(
 #[tokio::test(flavor = "multi_thread")]
 async fn open_connections_of_a_host_that_is_removed_close_within_five_seconds() -> anyhow::Result<()> {
     let cloud = Cloud::start(&[]).await?;
-    let (h1, h2) = (Machine::new(&cloud, "h1"), Machine::new(&cloud, "h2"));
+    let (h1, h2) = (Machine::new(&cloud, "h1")?, Machine::new(&cloud, "h2")?);
     assert!(h1.join(&cloud.one().await?, &[]).await?.ok);
     assert!(h2.join(&cloud.one().await?, &[]).await?.ok);
     let (of_h1, of_h2) = (open(&cloud, shown(&h1)?).await?, open(&cloud, shown(&h2)?).await?);

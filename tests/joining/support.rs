@@ -2,13 +2,14 @@
 
 use std::{
     fs,
-    net::TcpListener,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use cloud_service_kit::tls::CredentialFiles;
-use cloud_testkit::{DaemonProcess, GatewayConfig, GatewayProcess, RestClient, process::binary, until, wait::PATIENCE};
+use cloud_testkit::{
+    DaemonProcess, GatewayConfig, GatewayProcess, RestClient, free_port, process::binary, until, wait::PATIENCE,
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::process::Command;
@@ -19,10 +20,6 @@ pub struct Cloud {
     pub rest: RestClient,
     pub agents: String,
     pub dir: TempDir,
-}
-
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 impl Cloud {
@@ -41,7 +38,7 @@ impl Cloud {
             // With its mode.
             fs::copy(other.gateway.key_file(), dir.path().join("admin.key"))?;
         }
-        let agents = format!("127.0.0.1:{}", free_port());
+        let agents = format!("127.0.0.1:{}", free_port()?);
         let mut flags = vec![format!("--agents-address={agents}"), "--heartbeat-interval-ms=200".to_owned()];
         flags.extend(args.iter().map(|arg| (*arg).to_owned()));
         let config = GatewayConfig { database, args: flags, ..GatewayConfig::default() };
@@ -101,9 +98,9 @@ pub struct Ended {
 }
 
 impl Machine {
-    pub fn new(cloud: &Cloud, name: &str) -> Self {
-        let ports = [free_port(), free_port(), free_port()];
-        Self { name: name.to_owned(), dir: cloud.dir.path().join(format!("machine-{name}")), ports }
+    pub fn new(cloud: &Cloud, name: &str) -> anyhow::Result<Self> {
+        let ports = [free_port()?, free_port()?, free_port()?];
+        Ok(Self { name: name.to_owned(), dir: cloud.dir.path().join(format!("machine-{name}")), ports })
     }
 
     pub async fn join(&self, token: &str, more: &[&str]) -> anyhow::Result<Ended> {

@@ -16,7 +16,7 @@ use crate::support::{Cloud, Machine};
 async fn one_command_lets_a_host_join_and_the_token_is_used_up() -> anyhow::Result<()> {
     let cloud = Cloud::start(&[]).await?;
     let token = cloud.one().await?;
-    let h1 = Machine::new(&cloud, "h1");
+    let h1 = Machine::new(&cloud, "h1")?;
     let ended = h1.join(&token, &[]).await?;
     assert!(ended.ok, "{ended:?}");
     for role in ["compute", "storage", "network"] {
@@ -37,7 +37,7 @@ async fn one_command_lets_a_host_join_and_the_token_is_used_up() -> anyhow::Resu
     }
     assert!(metrics.contains("authority_expiry_timestamp_seconds{authority=\"ca-1\""), "{metrics}");
     assert!(metrics.contains("\njoin_tokens{service=\"api-gateway\"} 1\n"), "the used one does not count: {metrics}");
-    let h3 = Machine::new(&cloud, "h3");
+    let h3 = Machine::new(&cloud, "h3")?;
     assert!(h3.join(&more, &[]).await?.ok);
     assert!(cloud.rest.get("/metrics").await?.text().contains("\njoin_tokens{service=\"api-gateway\"} 0\n"));
     let _agent = h1.storage_agent()?;
@@ -45,7 +45,7 @@ async fn one_command_lets_a_host_join_and_the_token_is_used_up() -> anyhow::Resu
     // The gateway reaches the agent too: over TLS, as the agent of that host.
     cloud.logs(&["inventory taken", "host=h1", "role=storage"]).await?;
 
-    let h2 = Machine::new(&cloud, "h2");
+    let h2 = Machine::new(&cloud, "h2")?;
     let ended = h2.join(&token, &[]).await?;
     assert!(!ended.ok && ended.err.contains("was used its one time"), "{ended:?}");
     assert_eq!(h2.files(), vec![], "a host that was not let in has nothing");
@@ -58,7 +58,7 @@ async fn one_command_lets_a_host_join_and_the_token_is_used_up() -> anyhow::Resu
 #[tokio::test(flavor = "multi_thread")]
 async fn every_token_that_does_not_count_is_refused_with_its_own_reason() -> anyhow::Result<()> {
     let cloud = Cloud::start(&[]).await?;
-    let machine = Machine::new(&cloud, "h1");
+    let machine = Machine::new(&cloud, "h1")?;
     let short = cloud.token(&json!({"ttl_seconds": 1})).await?;
     let revoked = cloud.token(&json!({})).await?;
     let id = revoked["id"].as_str().unwrap();
@@ -89,7 +89,7 @@ async fn every_token_that_does_not_count_is_refused_with_its_own_reason() -> any
 async fn a_token_lets_in_as_many_hosts_as_it_says_also_at_once() -> anyhow::Result<()> {
     let cloud = Cloud::start(&[]).await?;
     let token = cloud.token(&json!({"uses": 3})).await?["token"].as_str().unwrap().to_owned();
-    let machines: Vec<_> = (1..=6).map(|n| Machine::new(&cloud, &format!("h{n}"))).collect();
+    let machines: Vec<_> = (1..=6).map(|n| Machine::new(&cloud, &format!("h{n}"))).collect::<Result<_, _>>()?;
     let joining = machines.iter().map(|machine| machine.join(&token, &[]));
     let ended = futures::future::try_join_all(joining).await?;
     let let_in = ended.iter().filter(|e| e.ok).count();
@@ -105,7 +105,7 @@ async fn a_gateway_of_another_authority_is_told_nothing() -> anyhow::Result<()> 
     let (cloud, other) = (Cloud::start(&[]).await?, Cloud::start(&[]).await?);
     let token = cloud.one().await?;
     let (head, _) = token.split_once('@').unwrap();
-    let machine = Machine::new(&cloud, "h1");
+    let machine = Machine::new(&cloud, "h1")?;
     let ended = machine.join(&format!("{head}@{}", other.agents), &[]).await?;
     assert!(!ended.ok && ended.err.contains("was told nothing"), "{ended:?}");
     assert_eq!(other.logged(&["HostService/Join"]), 0, "the token reached the other gateway");
@@ -116,7 +116,7 @@ async fn a_gateway_of_another_authority_is_told_nothing() -> anyhow::Result<()> 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_that_has_joined_is_left_as_it_is() -> anyhow::Result<()> {
     let cloud = Cloud::start(&[]).await?;
-    let h1 = Machine::new(&cloud, "h1");
+    let h1 = Machine::new(&cloud, "h1")?;
     assert!(h1.join(&cloud.one().await?, &[]).await?.ok);
     let (before, token) = (h1.files(), cloud.one().await?);
     let ended = h1.join(&token, &[]).await?;
@@ -127,17 +127,17 @@ async fn a_host_that_has_joined_is_left_as_it_is() -> anyhow::Result<()> {
     assert!(!ended.ok && ended.err.contains("token bound to it"), "{ended:?}");
     assert_eq!(h1.files(), before);
     // A name that is taken is taken.
-    let twin = Machine { dir: cloud.dir.path().join("twin"), ..Machine::new(&cloud, "h1") };
+    let twin = Machine { dir: cloud.dir.path().join("twin"), ..Machine::new(&cloud, "h1")? };
     let ended = twin.join(&token, &[]).await?;
     assert!(!ended.ok && ended.err.contains("already a host called `h1`"), "{ended:?}");
-    assert!(Machine::new(&cloud, "h2").join(&token, &[]).await?.ok, "the token was not used by what was refused");
+    assert!(Machine::new(&cloud, "h2")?.join(&token, &[]).await?.ok, "the token was not used by what was refused");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_whose_certificates_ran_out_joins_again_and_is_the_same() -> anyhow::Result<()> {
     let cloud = Cloud::start(&["--host-certificate-lifetime=3"]).await?;
-    let (h1, h2) = (Machine::new(&cloud, "h1"), Machine::new(&cloud, "h2"));
+    let (h1, h2) = (Machine::new(&cloud, "h1")?, Machine::new(&cloud, "h2")?);
     assert!(h1.join(&cloud.one().await?, &[]).await?.ok);
     let id = h1.host_id();
     until("the certificates to run out", PATIENCE, || async {

@@ -27,7 +27,7 @@ use tonic::{body::Body, server::NamedService, service::Routes};
 
 use crate::{
     ca::{Ca, Pair, agent, call, client, self_made},
-    support::{Cloud, free_port},
+    support::Cloud,
 };
 
 /// The methods of a service, as paths.
@@ -108,7 +108,7 @@ async fn no_agent_hears_anybody_but_its_gateway() -> anyhow::Result<()> {
     for (role, daemon, service) in roles {
         let dir = tempfile::tempdir()?;
         let own = ca.issue(agent(cloud, host, daemon));
-        let address = format!("127.0.0.1:{}", free_port());
+        let address = format!("127.0.0.1:{}", cloud_testkit::free_port()?);
         let args = AgentArgs {
             gateway: vec![Address::Unix(dir.path().join("nobody.sock"))],
             state_dir: dir.path().to_owned(),

@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use tonic::Code;
 
 use crate::{
-    history::{Call, Key, Kind, Moment, Outcome, Record, Seen},
-    lives::{Interval, Life, during, lives, may_delete},
+    history::{Call, Key, Kind, Moment, NEVER, Outcome, Record, Seen},
+    lives::{Interval, Life, during, lives, may_delete, may_detach},
 };
 
 /// What there may be at most.
@@ -27,14 +27,15 @@ pub struct Limits {
 /// Everything that is wrong with a history. Its last record is a list, after all is settled, of what there is and was.
 pub fn check(history: &[Record], limits: Limits) -> Vec<String> {
     let lives = lives(history);
+    let disks = disks(history, &lives);
     let mut wrong = Vec::new();
     returns(&lives, &mut wrong);
     versions(&lives, &mut wrong);
-    exclusive(&lives, &mut wrong);
+    exclusive(&lives, &disks, &mut wrong);
     capacity(&lives, limits, &mut wrong);
     quota(&lives, Kind::Instance, limits.instances, &mut wrong);
     quota(&lives, Kind::Vpc, limits.vpcs, &mut wrong);
-    foundations(&lives, &mut wrong);
+    foundations(&lives, &disks, &mut wrong);
     once(history, &lives, &mut wrong);
     if let Some(end) = history.last() {
         kept(end, history, &lives, &mut wrong);
@@ -76,17 +77,49 @@ fn versions(lives: &[Life<'_>], wrong: &mut Vec<String>) {
     }
 }
 
+/// A volume that an instance certainly had for a while.
+struct Disk<'l, 'h> {
+    volume: &'h str,
+    had: Interval,
+    instance: &'l Life<'h>,
+}
+
+/// Who had which volume: from the first answer that shows it with an instance until a call begins that may have taken it away. That an instance
+/// is given one anew is not looked at.
+fn disks<'l, 'h>(history: &[Record], lives: &'l [Life<'h>]) -> Vec<Disk<'l, 'h>> {
+    let volumes = lives.iter().filter(|l| l.key.kind == Kind::Volume);
+    let names: BTreeMap<&str, &str> = volumes.map(|l| (l.id, l.key.name.as_str())).collect();
+    let mut disks = Vec::new();
+    for instance in lives {
+        let mut first: BTreeMap<&str, Moment> = BTreeMap::new();
+        for sight in &instance.sights {
+            for volume in sight.seen.claims.iter().flat_map(|claims| &claims.volumes) {
+                first.entry(volume).or_insert(sight.during.to);
+            }
+        }
+        let holds = instance.holds();
+        for (volume, from) in first {
+            let taken = history.iter().filter(|r| may_detach(r, instance, names.get(volume).copied())).map(|r| r.begun);
+            let had = Interval { from: from.max(holds.from), to: holds.to.min(taken.min().unwrap_or(NEVER)) };
+            if had.from < had.to {
+                disks.push(Disk { volume, had, instance });
+            }
+        }
+    }
+    disks
+}
+
 /// Names, addresses and volumes have one owner at a time.
-fn exclusive(lives: &[Life<'_>], wrong: &mut Vec<String>) {
+fn exclusive(lives: &[Life<'_>], disks: &[Disk<'_, '_>], wrong: &mut Vec<String>) {
     let mut owners: BTreeMap<String, Vec<(Interval, &Life<'_>)>> = BTreeMap::new();
     for life in lives {
         owners.entry(life.key.to_string()).or_default().push((life.certain, life));
         let Some(claims) = &life.sights[0].seen.claims else { continue };
         let address = format!("address {} of `{}/{}`", claims.ip, claims.vpc, claims.subnet);
         owners.entry(address).or_default().push((life.holds(), life));
-        for volume in &claims.volumes {
-            owners.entry(format!("volume {volume}")).or_default().push((life.holds(), life));
-        }
+    }
+    for Disk { volume, had, instance } in disks {
+        owners.entry(format!("volume {volume}")).or_default().push((*had, instance));
     }
     for (claim, mut owners) in owners {
         owners.retain(|(holds, _)| holds.from < holds.to);
@@ -143,17 +176,17 @@ fn quota(lives: &[Life<'_>], kind: Kind, limit: usize, wrong: &mut Vec<String>) 
 }
 
 /// What an instance stands on (its VPC, its subnet, its volumes) is there as long as the instance is.
-fn foundations(lives: &[Life<'_>], wrong: &mut Vec<String>) {
+fn foundations(lives: &[Life<'_>], disks: &[Disk<'_, '_>], wrong: &mut Vec<String>) {
     let by_id: BTreeMap<&str, &Life<'_>> = lives.iter().map(|l| (l.id, l)).collect();
     let mut by_key: BTreeMap<&Key, Vec<&Life<'_>>> = BTreeMap::new();
     lives.iter().for_each(|l| by_key.entry(l.key).or_default().push(l));
+    for Disk { volume, had, instance } in disks {
+        if let Some(volume) = by_id.get(volume).filter(|volume| volume.possible.to < had.to) {
+            wrong.push(format!("{} ({}) was deleted under {}", volume.key, volume.id, instance.key));
+        }
+    }
     for life in lives {
         let (Some(claims), holds) = (&life.sights[0].seen.claims, life.holds()) else { continue };
-        for volume in claims.volumes.iter().filter_map(|v| by_id.get(v.as_str())) {
-            if holds.from < holds.to && volume.possible.to < holds.to {
-                wrong.push(format!("{} ({}) was deleted under {}", volume.key, volume.id, life.key));
-            }
-        }
         let (vpc, subnet) = (Key::new(Kind::Vpc, &claims.vpc), Key::subnet(&claims.vpc, &claims.subnet));
         for key in [vpc, subnet] {
             // A VPC's first subnet comes and goes with it.
@@ -293,6 +326,7 @@ fn named(call: &Call, resource: &str) -> Vec<Key> {
         (Call::Launch { vpc, .. }, "vpc") => vec![Key::new(Kind::Vpc, vpc)],
         (Call::Launch { vpc, subnet, .. }, "subnet") => vec![Key::subnet(vpc, subnet)],
         (Call::Launch { volumes, .. }, "volume") => volumes.iter().map(|v| Key::new(Kind::Volume, v)).collect(),
+        (Call::Attach(_, volume) | Call::Detach(_, volume), "volume") => vec![Key::new(Kind::Volume, volume)],
         (Call::Create(key), "vpc") => vec![Key::new(Kind::Vpc, &key.scope)],
         (Call::Delete(target), "vpc") if target.key.kind == Kind::Subnet => {
             vec![Key::new(Kind::Vpc, &target.key.scope)]

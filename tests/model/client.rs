@@ -41,11 +41,13 @@ pub struct Client {
     pub run: String,
     /// The ids that it has seen last under a name.
     ids: HashMap<Key, String>,
+    /// Instances and the volumes that they were given, by name.
+    attached: Vec<(Key, String)>,
 }
 
 impl Client {
     pub fn new(gateways: Vec<GrpcClient>, start: Instant, run: impl Into<String>) -> Self {
-        Self { gateways, start, run: run.into(), ids: HashMap::new() }
+        Self { gateways, start, run: run.into(), ids: HashMap::new(), attached: Vec::new() }
     }
 
     /// Makes the calls until they are made or `stop`.
@@ -55,7 +57,8 @@ impl Client {
             if stop.run_until_cancelled(sleep(step.rest)).await.is_none() {
                 break;
             }
-            let call = self.with_id(step.call, step.by_id);
+            let call = self.detached_for(step.call);
+            let call = self.with_id(call, step.by_id);
             let record = self.make(step.op, step.gateway, call).await;
             if record.is_unknown() {
                 // A gateway that is away refuses faster than it answers: not all calls shall be made to one that is.
@@ -66,6 +69,17 @@ impl Client {
         records
     }
 
+    /// A detachment of what was attached last, where anything was: of any two names it would hardly ever be one.
+    fn detached_for(&mut self, mut call: Call) -> Call {
+        if let Call::Detach(target, volume) = &mut call
+            && let Some((key, last)) = self.attached.pop()
+        {
+            *target = Target { key, id: None };
+            *volume = last;
+        }
+        call
+    }
+
     /// Names the resource by its id, where it is known.
     fn with_id(&self, mut call: Call, by_id: bool) -> Call {
         if by_id
@@ -73,7 +87,9 @@ impl Client {
             | Call::Start(target)
             | Call::Stop(target)
             | Call::Reboot(target)
-            | Call::Delete(target) = &mut call
+            | Call::Delete(target)
+            | Call::Attach(target, _)
+            | Call::Detach(target, _) = &mut call
         {
             target.id = self.ids.get(&target.key).cloned();
         }
@@ -98,6 +114,13 @@ impl Client {
         let record = Record { op, begun, ended: self.now(), call, outcome };
         for seen in record.seen() {
             self.ids.insert(seen.key.clone(), seen.id.clone());
+            match &record.call {
+                Call::Attach(_, volume) => self.attached.push((seen.key.clone(), volume.clone())),
+                Call::Launch { volumes, .. } => {
+                    self.attached.extend(volumes.iter().map(|volume| (seen.key.clone(), volume.clone())));
+                }
+                _ => {}
+            }
         }
         record
     }
@@ -181,6 +204,18 @@ async fn perform(grpc: &GrpcClient, op: u32, request_id: String, call: &Call) ->
             Ok(vec![seen::instance(row)])
         }
         Call::Delete(target) => delete(grpc, target, request_id).await,
+        Call::Attach(target, volume) => {
+            let (id, volume) = (id(target), volume.clone());
+            let request = v1::AttachVolumeRequest { id, volume, request_id, ..Default::default() };
+            let row = in_time(request, |r| async { instances(grpc).attach_volume(r).await }).await?;
+            Ok(vec![seen::instance(row)])
+        }
+        Call::Detach(target, volume) => {
+            let (id, volume) = (id(target), volume.clone());
+            let request = v1::DetachVolumeRequest { id, volume, request_id, ..Default::default() };
+            let row = in_time(request, |r| async { instances(grpc).detach_volume(r).await }).await?;
+            Ok(vec![seen::instance(row)])
+        }
     }
 }
 

@@ -79,6 +79,9 @@ pub enum Call {
     Stop(Target),
     Reboot(Target),
     Delete(Target),
+    /// Gives an instance a volume, by name.
+    Attach(Target, String),
+    Detach(Target, String),
 }
 
 impl Call {
@@ -97,7 +100,9 @@ impl Call {
             | Self::Start(target)
             | Self::Stop(target)
             | Self::Reboot(target)
-            | Self::Delete(target) => Some(target),
+            | Self::Delete(target)
+            | Self::Attach(target, _)
+            | Self::Detach(target, _) => Some(target),
             Self::Launch { .. } | Self::Create(_) | Self::List(_) => None,
         }
     }

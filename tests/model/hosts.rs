@@ -19,6 +19,14 @@ pub fn differences(all: &[Seen], hosts: &[SimHost]) -> Vec<String> {
             Kind::Vpc | Kind::Subnet => {}
         }
     }
+    let instances = live.values().filter_map(|s| s.claims.as_ref());
+    let had: BTreeSet<&str> = instances.flat_map(|claims| claims.volumes.iter().map(String::as_str)).collect();
+    for seen in live.values().filter(|s| s.key.kind == Kind::Volume) {
+        let is_had = had.contains(seen.id.as_str());
+        if (seen.status == "AVAILABLE" && is_had) || (seen.status == "IN_USE" && !is_had) {
+            wrong.push(format!("{} ({}) is {} and an instance has it: {is_had}", seen.key, seen.id, seen.status));
+        }
+    }
     let of_kind = |id: &String, kind| live.get(id.as_str()).is_some_and(|s| s.key.kind == kind);
     let ports: BTreeSet<(&str, &str)> = live
         .values()
@@ -60,6 +68,13 @@ fn instance(seen: &Seen, snapshots: &[(&str, Snapshot)], wrong: &mut Vec<String>
         "RUNNING" => {
             if !matches!(domains[..], [(_, domain)] if domain.power == PowerState::Running) {
                 wrong.push(format!("{name} is RUNNING and {runs} of {} domains run", domains.len()));
+            }
+            let shall: BTreeSet<&str> = seen.claims.iter().flat_map(|c| c.volumes.iter().map(String::as_str)).collect();
+            for (_, domain) in &domains {
+                let has: BTreeSet<&str> = domain.spec.disks.iter().map(|disk| disk.volume_id.as_str()).collect();
+                if has != shall {
+                    wrong.push(format!("{name} has the disks {has:?} and is to have {shall:?}"));
+                }
             }
             let plugged = |port: &String| {
                 snapshots.iter().any(|(h, s)| *h == seen.host && s.vpcs.values().any(|v| v.plugged.contains_key(port)))

@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use cloud_testkit::sim::SimCapacity;
+use serde_json::json;
 use tokio::time::{Instant, sleep};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tonic::Code;
@@ -18,6 +19,10 @@ use crate::{
 const LAUNCHES: [u32; 2] = [150, 500];
 const CLIENTS: u32 = 8;
 const HOSTS: usize = 20;
+/// A subnet of the default VPC with addresses for all of them: the one that it comes with has 253.
+const SUBNET: &str = "wide";
+/// How long one may take until it is acknowledged.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// In `make test` a gateway is killed every second. With `CLOUD_CHAOS_SECONDS` there are 500 launches that take that long, and it is every
 /// ten.
@@ -31,6 +36,8 @@ async fn launches_are_exactly_once_while_gateways_are_killed() -> anyhow::Result
     // A quarter more than is needed.
     let capacity = SimCapacity { vcpus: 8, memory_mib: 32 * 128, ..SimCapacity::default() };
     let cloud = Arc::new(ModelCloud::start(Engine::Postgres, 2, HOSTS, capacity, &[]).await?);
+    let subnet = json!({"name": SUBNET, "cidr": "10.0.4.0/22"});
+    cloud.gateways[0].lock().await.rest()?.post("/vpcs/default/subnets", &subnet).await?.expect(201)?;
     let (start, stop) = (Instant::now(), CancellationToken::new());
     let killer = AbortOnDropHandle::new(tokio::spawn(kill(Arc::clone(&cloud), every, stop.clone())));
     let run = format!("launches-{}", seed());
@@ -81,7 +88,8 @@ async fn launch(mut client: Client, numbers: Vec<u32>, pace: Duration) -> anyhow
     for number in numbers {
         sleep(pace).await;
         let name = format!("i-{number}");
-        let call = Call::Launch { name: name.clone(), vpc: String::new(), subnet: String::new(), volumes: Vec::new() };
+        let call = Call::Launch { name: name.clone(), vpc: String::new(), subnet: SUBNET.into(), volumes: Vec::new() };
+        let begun = Instant::now();
         let made = loop {
             attempts += 1;
             let gateway = number as usize + attempts;
@@ -95,9 +103,12 @@ async fn launch(mut client: Client, numbers: Vec<u32>, pace: Duration) -> anyhow
                     }
                 }
                 // No host is UP for a moment, in the eyes of a gateway that has just started.
-                Outcome::Refused { code: Code::ResourceExhausted, .. } | Outcome::Unknown { .. } => {}
+                Outcome::Refused { code: Code::ResourceExhausted, message, .. }
+                    if message.starts_with("no host for") => {}
+                Outcome::Unknown { .. } => {}
                 Outcome::Refused { code, message, .. } => anyhow::bail!("{name} was refused with {code:?}: {message}"),
             }
+            anyhow::ensure!(begun.elapsed() < PATIENCE, "{name} was not acknowledged within {PATIENCE:?}");
             sleep(Duration::from_millis(50)).await;
         };
         anyhow::ensure!(made.len() == 1 && made[0].key.name == name, "{name} was answered with {made:?}");

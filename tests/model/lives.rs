@@ -107,6 +107,17 @@ fn life<'h>(
     }
 }
 
+/// Whether a call may have taken a volume from an instance; a volume whose name is not known may be any.
+pub fn may_detach(detach: &Record, instance: &Life<'_>, volume: Option<&str>) -> bool {
+    let Call::Detach(target, name) = &detach.call else { return false };
+    let from_it = match &detach.outcome {
+        Outcome::Refused { .. } => false,
+        Outcome::Done(seen) => seen.iter().any(|s| s.id == instance.id),
+        Outcome::Unknown { .. } => target.id.as_ref().map_or(target.key == *instance.key, |id| id == instance.id),
+    };
+    from_it && volume.is_none_or(|volume| volume == name)
+}
+
 /// Whether a call may have deleted this.
 pub fn may_delete(delete: &Record, key: &Key, id: &str) -> bool {
     let Call::Delete(target) = &delete.call else { return false };

@@ -106,8 +106,10 @@ async fn act(cloud: &Arc<ModelCloud>, seed: u64, time: Duration, history: &mut V
     let told: Vec<_> = wrong.iter().take(20).map(String::as_str).collect();
     anyhow::ensure!(wrong.is_empty(), "{} things are wrong:\n{}", wrong.len(), told.join("\n"));
     // A run in which nothing happens proves nothing.
-    let done = history.iter().filter(|r| matches!(r.outcome, Outcome::Done(_))).count();
-    anyhow::ensure!(done > 30 && faults > 5, "only {done} calls were answered, and there were {faults} faults");
+    let all = done(history, |_| true);
+    anyhow::ensure!(all > 30 && faults > 5, "only {all} calls were answered, and there were {faults} faults");
+    let moved = done(history, |call| matches!(call, Call::Attach(..) | Call::Detach(..)));
+    anyhow::ensure!(moved > 0, "no volume was attached or detached");
     Ok(())
 }
 
@@ -123,5 +125,12 @@ fn summary(history: &[Record]) -> String {
         *counts.entry(outcome).or_default() += 1;
     }
     let counts: Vec<_> = counts.into_iter().map(|(what, count)| format!("{count} {what}")).collect();
-    format!("{} calls ({})", history.len(), counts.join(", "))
+    let attached = done(history, |call| matches!(call, Call::Attach(..)));
+    let detached = done(history, |call| matches!(call, Call::Detach(..)));
+    format!("{} calls ({}), {attached} attached and {detached} detached", history.len(), counts.join(", "))
+}
+
+/// How many calls of a sort were carried out.
+fn done(history: &[Record], of: impl Fn(&Call) -> bool) -> usize {
+    history.iter().filter(|r| matches!(r.outcome, Outcome::Done(_)) && of(&r.call)).count()
 }

@@ -150,6 +150,34 @@ fn a_volume_is_attached_to_one_instance() {
 }
 
 #[test]
+fn a_volume_goes_on_when_it_was_detached() {
+    let data = thing(Kind::Volume, "data", 1);
+    let (bare, second) = (instance("one", 2), instance("two", 3));
+    let with = |seen: &Seen| {
+        let mut seen = Seen { version: seen.version + 1, ..seen.clone() };
+        seen.claims.as_mut().unwrap().volumes.push(data.id.clone());
+        seen
+    };
+    let attaches = |story: Story, begun, seen: &Seen| {
+        let call = Call::Attach(by_id(seen), "data".into());
+        story.call(begun, begun + 5, call, Outcome::Done(vec![with(seen)]))
+    };
+    let detaches = |story: Story, outcome| story.call(60, 65, Call::Detach(by_name(&bare), "data".into()), outcome);
+    let begun = || attaches(Story::default().makes(0, 5, &data).makes(10, 15, &bare).makes(20, 25, &second), 50, &bare);
+    let ends = |story: Story| story.ends(&[&data, &Seen { version: 9, ..bare.clone() }, &with(&second)]);
+    let released = Outcome::Done(vec![Seen { version: 3, ..with(&bare) }]);
+    right(&ends(attaches(detaches(begun(), released), 70, &second)));
+    right(&ends(attaches(detaches(begun(), unknown()), 70, &second)));
+    let twice = format!("volume {} was owned by", data.id);
+    wrong(&ends(attaches(begun(), 70, &second)), &twice);
+    wrong(&ends(attaches(detaches(begun(), refused(Code::FailedPrecondition, "")), 70, &second)), &twice);
+    // Before it was detached.
+    wrong(&ends(detaches(attaches(begun(), 52, &second), unknown())), &twice);
+    let gone = |story: Story| story.call(80, 85, Call::Get(by_id(&data)), Outcome::Done(vec![dead(&data)]));
+    wrong(&gone(begun()).ends(&[&dead(&data), &with(&bare), &second]), "was deleted under instance `one`");
+}
+
+#[test]
 fn a_host_promises_what_it_has() {
     let all: Vec<Seen> = (1..=3).map(|op| instance(&format!("i-{op}"), op)).collect();
     let story = || Story::default().makes(0, 10, &all[0]).makes(20, 30, &all[1]);

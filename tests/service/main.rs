@@ -1,9 +1,10 @@
 //! Service tests: the real gateway as a process, over REST and gRPC, with simulated hosts. They need cargo (after `cargo build --bins`)
-//! and `qemu-img`, with which the gateway probes images.
+//! and `qemu-img`, with which the gateway probes images; those of buckets also PostgreSQL's programs and moto (`deploy/install-deps.sh --tests`).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod access;
 mod backup;
+mod buckets;
 mod capacity;
 mod console;
 mod crash;

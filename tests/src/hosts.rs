@@ -2,25 +2,21 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    env,
-    fs::{self, Permissions},
-    net::TcpListener,
-    os::unix::fs::PermissionsExt as _,
+    env, fs,
     path::{Path, PathBuf},
     process::{Command, Output},
     time::Duration,
 };
 
 use anyhow::Context as _;
-use cloud_testkit::{DaemonProcess, RestClient, process::binary, until};
+use cloud_testkit::{DaemonProcess, RestClient, free_port, process::binary, until};
 use serde_json::Value;
-use tempfile::TempDir;
 
-use crate::instances::Instances;
+use crate::{
+    instances::Instances,
+    machine::{NAME, OwnMachine, environment, script},
+};
 
-/// What the namespaces of these clouds are called after, and the first two numbers of their wires' addresses.
-const NAME: &str = "e2e";
-const UNDERLAY: &str = "198.19";
 /// How long a cloud may take to be up, the image imported, on a busy machine.
 const UP: Duration = Duration::from_secs(180);
 
@@ -42,11 +38,7 @@ pub struct HostsCloud {
     pub rest: RestClient,
     up: Option<DaemonProcess>,
     envs: Vec<(String, String)>,
-    dir: TempDir,
-}
-
-fn script(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy").join(name)
+    dir: OwnMachine,
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -59,23 +51,19 @@ impl HostsCloud {
     /// # Errors
     /// Something that is needed is missing, or it takes too long; what the script said is in the error.
     pub async fn start(config: HostsConfig) -> anyhow::Result<Self> {
-        let dir = tempfile::Builder::new().prefix("thecloud-e2e.").tempdir_in("/var/lib")?;
-        fs::set_permissions(dir.path(), Permissions::from_mode(0o711))?;
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let dir = OwnMachine::take()?;
+        let port = free_port()?;
         let program = binary("cloud")?;
         let binaries = program.parent().context("a program has a directory")?;
         let mut envs = vec![
             ("HOSTS".to_owned(), config.hosts.to_string()),
-            ("CLOUD_STATE_DIR".to_owned(), dir.path().join("state").display().to_string()),
-            ("CLOUD_RUN_DIR".to_owned(), dir.path().join("run").display().to_string()),
             ("CLOUD_BIN_DIR".to_owned(), binaries.display().to_string()),
             ("CLOUD_PORT".to_owned(), port.to_string()),
-            ("CLOUD_HOSTS_NAME".to_owned(), NAME.to_owned()),
-            ("CLOUD_UNDERLAY".to_owned(), UNDERLAY.to_owned()),
             // The same everywhere.
             ("CLOUD_ACCELERATOR".to_owned(), "tcg".to_owned()),
             ("CLOUD_RATE_LIMIT".to_owned(), "0".to_owned()),
         ];
+        envs.extend(environment(dir.path()));
         envs.extend(config.disk_mib.map(|mib| ("CLOUD_HOST_DISK_MIB".to_owned(), mib.to_string())));
         envs.extend(config.envs);
         let rest = RestClient::new(format!("http://127.0.0.1:{port}"));

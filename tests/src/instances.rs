@@ -19,6 +19,34 @@ printf 'kept-4711' | dd of=/dev/vdb bs=512 conv=sync,fsync 2> /dev/null
 echo wrote
 while true; do echo \"blocks $(cat /sys/block/vdb/size)\"; sleep 1; done &
 ";
+/// Says when the disk of this serial number comes, with what is at its beginning, which it writes where there is nothing; and when it goes.
+#[must_use]
+pub fn data_watcher(serial: &str) -> String {
+    format!(
+        "#!/bin/sh
+is=gone
+while true; do
+    now=gone
+    for disk in /sys/block/vd*; do [ \"$(cat \"$disk/serial\")\" != {serial} ] || now=${{disk##*/}}; done
+    if [ \"$now\" != \"$is\" ]; then
+        is=$now
+        if [ \"$now\" = gone ]; then
+            echo data went
+        else
+            found=$(dd if=/dev/$now bs=9 count=1 2> /dev/null | tr -d '\\000')
+            echo \"data came with ${{found:-nothing}}\"
+            if [ -z \"$found\" ]; then
+                printf 'kept-4711' | dd of=/dev/$now bs=512 conv=sync,fsync 2> /dev/null
+                echo data written
+            fi
+        fi
+    fi
+    [ -n \"$ready\" ] || {{ ready=yes; echo watching; }}
+    sleep 1
+done &
+"
+    )
+}
 /// Says what is at the beginning of its data volume.
 pub const DATA_READER: &str = "#!/bin/sh
 echo \"found $(dd if=/dev/vdb bs=9 count=1 2> /dev/null) in $(cat /sys/block/vdb/size)\"

@@ -2,9 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    env,
-    fs::{self, Permissions},
-    os::unix::fs::PermissionsExt as _,
+    env, fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -13,13 +11,13 @@ use anyhow::Context as _;
 use cloud_testkit::{DaemonProcess, GatewayConfig, GatewayProcess, RestClient, Role, process::binary, until};
 use http::Method as Http;
 use serde_json::Value;
-use tempfile::TempDir;
 
-use crate::instances::Instances;
 pub use crate::instances::{BOOT, IMAGE, PATIENCE};
+use crate::{
+    instances::Instances,
+    machine::{BRIDGE, OwnMachine, remove_from_host},
+};
 
-/// The integration bridge of these clouds.
-const BRIDGE: &str = "br-e2e";
 /// How MAC addresses of guests begin.
 const GUEST_MACS: &str = "52:54:";
 const LIBVIRT: [&str; 3] = ["-q", "-c", "qemu:///system"];
@@ -32,7 +30,7 @@ pub struct RealCloud {
     /// REST with the admin key.
     pub rest: RestClient,
     agents: BTreeMap<Role, DaemonProcess>,
-    dir: TempDir,
+    dir: OwnMachine,
 }
 
 /// What a cloud has on the host.
@@ -99,9 +97,7 @@ impl RealCloud {
         run("ovs-vsctl", &["--timeout=10", "show"]).context("Open vSwitch must run: deploy/services.sh start")?;
         let image =
             fs::read(tiny_image()).with_context(|| format!("{}: images/tiny/build.sh", tiny_image().display()))?;
-        // Where the hypervisor's user can read it.
-        let dir = tempfile::Builder::new().prefix("thecloud-e2e.").tempdir_in("/var/lib")?;
-        fs::set_permissions(dir.path(), Permissions::from_mode(0o711))?;
+        let dir = OwnMachine::take()?;
         let gateway = GatewayProcess::start(dir.path(), gateway).await?;
         let rest = gateway.rest()?;
         let mut cloud = Self { gateway, rest, agents: BTreeMap::new(), dir };
@@ -303,10 +299,7 @@ impl RealCloud {
     fn clean_up(&mut self) -> anyhow::Result<()> {
         self.gateway.kill();
         self.agents.clear();
-        let state = format!("--state-dir={}", self.dir.path().display());
-        run(binary("cloud-compute-agent")?, &[&state, "guests", "remove", "--all-of-host-state"])?;
-        run(binary("cloud-network-agent")?, &["cleanup", "--bridge", BRIDGE])?;
-        Ok(())
+        remove_from_host(self.dir.path())
     }
 }
 

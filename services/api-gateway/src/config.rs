@@ -1,5 +1,7 @@
 //! The gateway's configuration: flags, environment, file.
 
+mod images;
+
 use std::{path::PathBuf, time::Duration};
 
 use clap::Parser;
@@ -13,6 +15,8 @@ use crate::{
     adapters::{fence::FenceCommand, images::ImageOptions},
     http::CallRate,
 };
+
+pub use images::{BucketArgs, ImageArgs};
 
 /// The public address where none is given.
 const LISTEN: &str = "127.0.0.1:8080";
@@ -208,23 +212,6 @@ fn quota(text: &str) -> Result<(Limited, u64), String> {
     if limit > NO_LIMIT { Err(format!("`{limit}` is too large: none is no limit")) } else { Ok((of, limit)) }
 }
 
-/// The flags of images.
-#[derive(Debug, Clone, clap::Args)]
-pub struct ImageArgs {
-    /// The directory that operators may import images from; without it, they cannot.
-    #[arg(long, env = "CLOUD_IMPORT_DIR", value_name = "DIRECTORY")]
-    pub import_dir: Option<PathBuf>,
-    /// Fetch images also from loopback, link-local and private addresses. Every user can then make the gateway ask the operator's own network.
-    #[arg(long, env = "CLOUD_IMPORT_ALLOW_PRIVATE")]
-    pub import_allow_private: bool,
-    /// How long an import may take, in seconds.
-    #[arg(long, env = "CLOUD_IMPORT_TIMEOUT", value_name = "SECONDS", default_value_t = 3600)]
-    pub import_timeout: u64,
-    /// The largest image file, in bytes.
-    #[arg(long, env = "CLOUD_IMAGE_MAX_BYTES", value_name = "BYTES", default_value_t = 64 << 30)]
-    pub image_max_bytes: u64,
-}
-
 /// The flags of instances and hosts.
 #[derive(Debug, Clone, clap::Args)]
 pub struct LimitArgs {
@@ -243,7 +230,8 @@ pub struct LimitArgs {
     /// Memory of each host that is not promised to instances, in MiB.
     #[arg(long, env = "CLOUD_MEMORY_RESERVE_MIB", value_name = "MIB", default_value_t = 512)]
     pub memory_reserve_mib: u64,
-    /// How often agents give a sign of life, in milliseconds.
+    /// How often agents give a sign of life, in milliseconds; of more than 600 hosts less often, up to a third of the time without one after which a host is
+    /// taken for silent.
     #[arg(long, env = "CLOUD_HEARTBEAT_INTERVAL_MS", value_name = "MILLISECONDS", default_value_t = 2000,
           value_parser = clap::value_parser!(u64).range(20..=60_000))]
     pub heartbeat_interval_ms: u64,
@@ -411,13 +399,7 @@ impl Config {
     /// What the image store is told.
     #[must_use]
     pub fn image_options(&self) -> ImageOptions {
-        ImageOptions {
-            dir: self.state_dir.join("images"),
-            import_dir: self.images.import_dir.clone(),
-            max_bytes: self.images.image_max_bytes,
-            allow_private: self.images.import_allow_private,
-            timeout: Duration::from_secs(self.images.import_timeout),
-        }
+        self.images.options(self.state_dir.join("images"))
     }
 }
 
@@ -425,7 +407,7 @@ impl Config {
 mod tests {
     use super::*;
 
-    fn parse(args: &[&str]) -> Result<Config, clap::Error> {
+    pub(super) fn parse(args: &[&str]) -> Result<Config, clap::Error> {
         Config::try_parse_from(["cloud-api-gateway"].iter().chain(args))
     }
 

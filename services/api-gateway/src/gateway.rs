@@ -16,6 +16,7 @@ use cloud_core::{
     retention::{Purged, Retention},
     services::{HostRegistry, JoinService, Services, Settings, bootstrap},
 };
+use cloud_domain::CloudId;
 use cloud_service_kit::{
     Address,
     context::{self, RequestContext},
@@ -30,6 +31,7 @@ use cloud_service_kit::{
 };
 use futures::{FutureExt as _, future::BoxFuture};
 use prometheus::{IntCounterVec, Opts};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tracing::Instrument as _;
@@ -37,7 +39,7 @@ use tracing::Instrument as _;
 use crate::{
     adapters::{
         agents::Agents,
-        images::{DirectoryImages, ImageOptions},
+        images::{ImageFiles, ImageOptions},
         pki::{OwnError, PkiError},
         sql::{OpenError, SqlStore},
     },
@@ -52,6 +54,12 @@ use crate::{
 const DATABASE: &str = "database";
 /// How often the database is looked at, and how long it may take.
 const PING: Duration = Duration::from_secs(2);
+
+/// What readiness shows of the bucket of images, where there is one. It does not count: all but new images goes on without.
+const IMAGES: &str = "images";
+/// How often the bucket is looked at, and how often what was left in it is put in order.
+const LOOK: Duration = Duration::from_secs(10);
+const UPKEEP: Duration = Duration::from_secs(60);
 
 /// How long the database is waited for at the start, and how often it is tried.
 const DATABASE_PATIENCE: Duration = Duration::from_secs(60);
@@ -128,12 +136,12 @@ impl From<PkiError> for GatewayError {
 /// # Errors
 /// See [`GatewayError`].
 pub async fn run(config: &Config, shutdown: CancellationToken) -> Result<(), GatewayError> {
-    run_with(config, DirectoryImages::open, shutdown).await
+    run_with(config, ImageFiles::open, shutdown).await
 }
 
 async fn run_with(
     config: &Config,
-    open_images: impl Fn(ImageOptions) -> io::Result<DirectoryImages>,
+    open_images: impl Fn(ImageOptions, CloudId) -> io::Result<ImageFiles>,
     shutdown: CancellationToken,
 ) -> Result<(), GatewayError> {
     loop {
@@ -149,7 +157,7 @@ async fn run_with(
 
 async fn run_once(
     config: &Config,
-    open_images: impl Fn(ImageOptions) -> io::Result<DirectoryImages>,
+    open_images: impl Fn(ImageOptions, CloudId) -> io::Result<ImageFiles>,
     stop: CancellationToken,
 ) -> Result<(), GatewayError> {
     std::fs::create_dir_all(&config.state_dir)
@@ -199,7 +207,7 @@ impl Listeners {
 struct Cloud {
     store: SqlStore,
     registry: Arc<HostRegistry>,
-    images: Arc<DirectoryImages>,
+    images: Arc<ImageFiles>,
     services: Services<SqlStore>,
     settings: Settings,
     readiness: Readiness,
@@ -210,7 +218,7 @@ impl Cloud {
     /// Opens the database and makes sure that it has what a cloud begins with.
     async fn open(
         config: &Config,
-        open_images: impl Fn(ImageOptions) -> io::Result<DirectoryImages>,
+        open_images: impl Fn(ImageOptions, CloudId) -> io::Result<ImageFiles>,
     ) -> Result<Self, GatewayError> {
         // The key first: a crash right after leaves a key that the next start enters into the database.
         let secret = admin_key::ensure(&config.api_key_file())?;
@@ -218,7 +226,7 @@ impl Cloud {
         let settings = config.settings();
         let registry = Arc::new(HostRegistry::new(settings.heartbeat_timeout));
         // Only now: opening them throws away what is half written, and a SQLite database is locked against a second gateway.
-        let images = Arc::new(open_images(config.image_options()).map_err(GatewayError::Images)?);
+        let images = Arc::new(open_images(config.image_options(), store.identity().0).map_err(GatewayError::Images)?);
         let mut services = Services::new(store.clone(), Arc::clone(&registry), images.clone(), settings.clone());
         let certificates = Certificates::open(config, &store).await?;
         services.joins = JoinService::new(
@@ -232,6 +240,9 @@ impl Cloud {
         sweep(&store, &images).await.map_err(GatewayError::Bootstrap)?;
         write_cloud_id(config, &store.identity().0.to_string()).map_err(GatewayError::CloudId)?;
         let readiness = Readiness::new(&[DATABASE]);
+        if images.has_bucket() {
+            readiness.show(IMAGES);
+        }
         Ok(Self { store, registry, images, services, settings, readiness, certificates })
     }
 
@@ -270,6 +281,7 @@ impl Cloud {
         let router = api.router()?;
         let retention = Retention::new(store.clone(), settings.clone(), purged);
         let fencer = config.fencer().map(|command| Arc::new(command) as Arc<dyn Fencer>);
+        let files = Arc::clone(&images);
         let backends = Backends { compute: agents.clone(), storage: agents.clone(), network: agents, images, fencer };
         let workers = Workers::new(store.clone(), registry, backends, settings).traced(Arc::new(traced));
         let options = ServerOptions { tls: public_tls, ..ServerOptions::default() };
@@ -279,7 +291,7 @@ impl Cloud {
                 _ => Ok(()),
             }
         };
-        let (public, hosts, far, (), (), (), (), ()) = tokio::join!(
+        let (public, hosts, far, (), (), (), (), (), (), ()) = tokio::join!(
             server::serve(public, router, options, shutdown.clone()),
             server::serve(hosts, host_router, ServerOptions::default(), shutdown.clone()),
             far_hosts,
@@ -288,6 +300,8 @@ impl Cloud {
             workers.run(shutdown.clone()),
             retention.run(shutdown.clone()),
             watch_database(&store, &readiness, shutdown.clone()),
+            watch_bucket(&files, &readiness, shutdown.clone()),
+            keep_bucket(&files, &store, shutdown.clone()),
         );
         public?;
         far?;
@@ -350,9 +364,44 @@ async fn watch_database(store: &SqlStore, readiness: &Readiness, shutdown: Cance
     }
 }
 
+/// Shows with readiness what the bucket of images says, where there is one.
+async fn watch_bucket(images: &ImageFiles, readiness: &Readiness, shutdown: CancellationToken) {
+    if !images.has_bucket() {
+        return;
+    }
+    let mut ticks = tokio::time::interval(LOOK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
+        match shutdown.run_until_cancelled(images.check()).await {
+            Some(Ok(())) => readiness.set_ready(IMAGES),
+            Some(Err(error)) => readiness.set_not_ready(IMAGES, error.to_string()),
+            None => return,
+        }
+    }
+}
+
+/// Keeps the bucket of images in order, where there is one.
+async fn keep_bucket(images: &ImageFiles, store: &SqlStore, shutdown: CancellationToken) {
+    if !images.has_bucket() {
+        return;
+    }
+    let once = async || match images.check().await {
+        Ok(()) => {
+            images.upkeep(store).await;
+            UPKEEP
+        }
+        // Readiness says why not.
+        Err(_) => LOOK,
+    };
+    while let Some(wait) = shutdown.run_until_cancelled(once()).await {
+        if shutdown.run_until_cancelled(tokio::time::sleep(wait)).await.is_none() {
+            return;
+        }
+    }
+}
+
 /// Removes files of images that the database does not know: an upload that a crash cut off between file and row.
-async fn sweep(store: &SqlStore, images: &DirectoryImages) -> Result<(), CoreError> {
-    use cloud_core::ports::ImageStore as _;
+async fn sweep(store: &SqlStore, images: &ImageFiles) -> Result<(), CoreError> {
     // Beside other gateways, a file without a row may be one that is just being entered.
     if !store.is_exclusive() {
         return Ok(());
@@ -361,7 +410,7 @@ async fn sweep(store: &SqlStore, images: &DirectoryImages) -> Result<(), CoreErr
     for id in ids {
         if store.get::<Image>(*id.as_uuid()).await?.is_none() {
             tracing::info!(image = %id, "removing the file of an image that was never entered");
-            if let Err(error) = images.remove(id).await {
+            if let Err(error) = images.discard(id).await {
                 tracing::warn!(image = %id, %error, "cannot remove it");
             }
         }

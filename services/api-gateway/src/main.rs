@@ -7,6 +7,11 @@ use cloud_api_gateway::{config::Config, gateway};
 use cloud_service_kit::{config, error, shutdown, telemetry};
 use rustix::fs::Mode;
 
+/// The system's allocator keeps what thousands of connections leave between them: with 1,000 hosts a fifth more memory, and a third more of a processor
+/// while idle (ADR 15).
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Worker threads. More than processors on a small machine: statements of SQLite run in them.
 const THREADS: std::ops::RangeInclusive<usize> = 4..=8;
 /// Threads for files, for qemu-img's pipes, and for SQLite's commits, which must not wait for the others.

@@ -8,7 +8,10 @@ mod postgres;
 use std::time::{Duration, Instant};
 
 use cloud_api_gateway::adapters::sql::SqlStore;
-use cloud_core::ports::Store;
+use cloud_core::{
+    model::Host,
+    ports::{Query, Store, StoreError, Tx},
+};
 use sqlx::Connection;
 
 use postgres::Server;
@@ -58,6 +61,19 @@ async fn no_certificate_outlives_its_host() {
     let server = Server::start();
     let store = SqlStore::open(&server.url()).await.unwrap();
     common::certificates::no_certificate_outlives_its_host(&common::cloud(store.clone()).await).await;
+    store.close().await;
+}
+
+/// The server answers that it has rolled back, which is no error to it: it must be one to us.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_of_which_a_statement_failed_is_not_committed() {
+    let server = Server::start();
+    let store = SqlStore::open(&server.url()).await.unwrap();
+    common::cloud(store.clone()).await;
+    let mut tx = store.begin().await.unwrap();
+    let host: Host = tx.list(&Query::default()).await.unwrap().remove(0);
+    assert!(matches!(tx.insert(&host).await, Err(StoreError::Taken)));
+    assert!(matches!(tx.commit().await, Err(StoreError::Stale)));
     store.close().await;
 }
 

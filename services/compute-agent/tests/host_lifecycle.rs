@@ -3,7 +3,7 @@
 
 mod support;
 
-use cloud_contracts::agent::{ListInstancesRequest, PowerState, StateReason};
+use cloud_contracts::agent::{InstanceSpec, ListInstancesRequest, PowerState, StateReason};
 use cloud_domain::{CloudId, Incarnation};
 use support::{Host, off, reason};
 use tonic::Code;
@@ -27,7 +27,13 @@ async fn a_guest_lives_and_leaves_nothing() {
     assert_eq!(host.ensure(&spec).await.unwrap(), started);
     assert_eq!(host.libvirt.qemu_pid(&domain), process);
     let list = host.client().list_instances(ListInstancesRequest {}).await.unwrap().into_inner().instances;
-    assert_eq!(list, [started]);
+    assert_eq!(list, std::slice::from_ref(&started));
+
+    assert_eq!(host.record(&id).await.unwrap(), spec.record);
+    // What it is to be remembered as makes no other guest of it.
+    let renamed = InstanceSpec { record: "launched as web-02".into(), ..spec.clone() };
+    assert_eq!(host.ensure(&renamed).await.unwrap(), started);
+    assert_eq!(host.record(&id).await.unwrap(), spec.record, "as it was last started");
 
     // Another specification, another incarnation: refused by name.
     let mut other = spec.clone();
@@ -51,7 +57,9 @@ async fn a_guest_lives_and_leaves_nothing() {
     off(&host.stop(&id, false).await.unwrap().unwrap(), StateReason::GuestShutdown);
     spec.incarnation = Incarnation::random().to_string();
     spec.boot_generation = 7;
+    spec.record = renamed.record;
     let again = host.ensure(&spec).await.unwrap();
+    assert_eq!(host.record(&id).await.unwrap(), spec.record);
     assert_eq!((again.power(), again.boot_generation), (PowerState::Running, 7));
 
     // Pulling the plug.

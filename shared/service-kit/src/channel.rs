@@ -39,10 +39,9 @@ pub fn connect_lazy(address: &Address) -> Channel {
 pub fn connect_lazy_by(address: &Address, tls: Option<Arc<ClientConfig>>) -> Channel {
     let endpoint = Endpoint::from_static("http://localhost")
         .connect_timeout(CONNECT)
+        // Not while idle: what is lost then is found by the next call.
         .http2_keep_alive_interval(Duration::from_secs(10))
-        .keep_alive_timeout(Duration::from_secs(5))
-        .keep_alive_while_idle(true)
-        .http2_adaptive_window(true);
+        .keep_alive_timeout(Duration::from_secs(5));
     match (address.clone(), tls) {
         (Address::Unix(path), _) => endpoint.connect_with_connector_lazy(service_fn(move |_: Uri| {
             let path = path.clone();

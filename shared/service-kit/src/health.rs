@@ -17,10 +17,22 @@ use tonic_health::pb::{
 
 use crate::ServiceError;
 
-/// The components that a daemon needs: why one is not ready, or `None` where it is.
-type Components = BTreeMap<&'static str, Option<String>>;
+/// The components of a daemon.
+type Components = BTreeMap<&'static str, Component>;
 
-/// What a daemon needs in order to serve, by component; it is ready when every component is. Clones share their state.
+#[derive(Debug, Clone)]
+struct Component {
+    /// Why it is not ready; none: it is.
+    missing: Option<String>,
+    /// Whether the daemon cannot serve without it.
+    needed: bool,
+}
+
+fn all_ready(components: &Components) -> bool {
+    components.values().all(|component| component.missing.is_none() || !component.needed)
+}
+
+/// What a daemon needs in order to serve, by component; it is ready when every component that it needs is. Clones share their state.
 #[derive(Debug, Clone)]
 pub struct Readiness {
     components: Arc<watch::Sender<Components>>,
@@ -36,7 +48,7 @@ impl ReadyWatch {
     /// # Errors
     /// Every [`Readiness`] is gone.
     pub async fn wait_for(&mut self, mut wanted: impl FnMut(bool) -> bool) -> Result<(), watch::error::RecvError> {
-        self.0.wait_for(|all| wanted(all.values().all(Option::is_none))).await.map(|_| ())
+        self.0.wait_for(|all| wanted(all_ready(all))).await.map(|_| ())
     }
 }
 
@@ -50,8 +62,15 @@ impl Readiness {
     /// Not ready until each of `components` was reported ready.
     #[must_use]
     pub fn new(components: &[&'static str]) -> Self {
-        let starting = components.iter().map(|c| (*c, Some("starting".to_owned()))).collect();
-        Self { components: Arc::new(watch::Sender::new(starting)) }
+        let starting = |needed| Component { missing: Some("starting".to_owned()), needed };
+        let components = components.iter().map(|name| (*name, starting(true))).collect();
+        Self { components: Arc::new(watch::Sender::new(components)) }
+    }
+
+    /// Shows a component, and why it is not ready, without which the daemon serves all the same.
+    pub fn show(&self, component: &'static str) {
+        let starting = Component { missing: Some("starting".to_owned()), needed: false };
+        self.components.send_modify(|all| _ = all.insert(component, starting));
     }
 
     /// Reports that a component works.
@@ -64,27 +83,28 @@ impl Readiness {
         self.set(component, Some(reason.into()));
     }
 
-    fn set(&self, component: &'static str, state: Option<String>) {
+    fn set(&self, name: &'static str, missing: Option<String>) {
         self.components.send_if_modified(|all| {
-            if all.get(component) == Some(&state) {
+            let component = all.entry(name).or_insert(Component { missing: None, needed: true });
+            if component.missing == missing {
                 return false;
             }
-            match &state {
-                None => tracing::info!(component, "ready"),
-                Some(reason) => tracing::warn!(component, reason, "not ready"),
+            match &missing {
+                None => tracing::info!(component = name, "ready"),
+                Some(reason) => tracing::warn!(component = name, reason, "not ready"),
             }
-            all.insert(component, state);
+            component.missing = missing;
             true
         });
     }
 
-    /// Whether every component is ready.
+    /// Whether every component that is needed is ready.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.components.borrow().values().all(Option::is_none)
+        all_ready(&self.components.borrow())
     }
 
-    /// Whether every component is ready, as it changes.
+    /// Whether every component that is needed is ready, as it changes.
     #[must_use]
     pub fn watch(&self) -> ReadyWatch {
         ReadyWatch(self.components.subscribe())
@@ -115,7 +135,7 @@ async fn ready(State(readiness): State<Readiness>) -> impl IntoResponse {
         .components
         .borrow()
         .iter()
-        .map(|(name, state)| (*name, state.clone().unwrap_or_else(|| "ready".to_owned())))
+        .map(|(name, component)| (*name, component.missing.clone().unwrap_or_else(|| "ready".to_owned())))
         .collect();
     let (http, status) = match readiness.is_ready() {
         true => (StatusCode::OK, "ready"),
@@ -189,6 +209,18 @@ mod tests {
         readiness.set_not_ready("database", "gone");
         assert_eq!(watch.next().await.unwrap().unwrap().status, not_serving);
         assert_eq!(service.check(request("")).await.unwrap().into_inner().status, not_serving);
+    }
+
+    #[tokio::test]
+    async fn what_is_only_shown_does_not_count() {
+        let readiness = Readiness::new(&["database"]);
+        readiness.show("images");
+        readiness.set_ready("database");
+        assert!(readiness.is_ready());
+        readiness.set_not_ready("images", "the bucket is gone");
+        assert!(readiness.is_ready());
+        readiness.set_not_ready("database", "gone");
+        assert!(!readiness.is_ready());
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod grpc;
+pub mod ports;
 pub mod process;
 pub mod rest;
 pub mod sim;
@@ -10,7 +11,8 @@ pub mod sse;
 pub mod wait;
 
 pub use grpc::GrpcClient;
-pub use process::{DaemonProcess, GatewayConfig, GatewayProcess, PostgresServer};
+pub use ports::free_port;
+pub use process::{DaemonProcess, GatewayConfig, GatewayProcess, PostgresServer, S3Server};
 pub use rest::RestClient;
 pub use sim::{Effect, Faults, Method, Role, SimHost, SimHostConfig};
 pub use wait::until;

@@ -10,13 +10,16 @@ use cloud_contracts::v1::{
     CreateVpcRequest, GetInstanceRequest, LaunchInstanceRequest, ListInstancesRequest,
     instance_service_client::InstanceServiceClient, vpc_service_client::VpcServiceClient,
 };
-use cloud_testkit::{GatewayProcess, GrpcClient, SimHost};
+use cloud_testkit::{GatewayProcess, GrpcClient, PostgresServer, SimHost};
 use hdrhistogram::Histogram;
 use rand::Rng as _;
-use tokio::task::JoinSet;
+use tokio::{
+    sync::mpsc::{UnboundedReceiver, unbounded_channel},
+    task::JoinSet,
+};
 use tonic::transport::Endpoint;
 
-use super::process::Meter;
+use super::process::{Meters, Shares};
 use crate::load::{histogram, micros};
 
 /// Instances of one small tenant: what a launch makes grow is the VPC that it joins.
@@ -51,45 +54,79 @@ pub struct Load {
     pub get: Latency,
     /// `ListInstances`, a page of 50.
     pub list: Latency,
-    /// The gateway's processor time, in hundredths of one core.
-    pub cpu_percent: f64,
+    /// Calls that failed.
+    pub failed: usize,
+    /// Why the first of them did.
+    pub why: Option<String>,
+    /// Processor time.
+    pub shares: Shares,
+}
+
+/// Answers to one kind of call.
+#[derive(Debug)]
+struct Answers {
+    /// Of those that were due in the time that is measured, in microseconds.
+    latency: Histogram<u64>,
+    /// Errors, at any time.
+    failed: usize,
+    /// The first of them.
+    why: Option<String>,
+}
+
+impl Answers {
+    fn enter(&mut self, begin: Instant, due: Instant, answer: anyhow::Result<u64>) {
+        match answer {
+            Ok(micros) if due >= begin => self.latency.saturating_record(micros),
+            Ok(_) => {}
+            Err(error) => {
+                self.failed += 1;
+                self.why.get_or_insert(format!("{error:#}"));
+            }
+        }
+    }
+}
+
+/// Moments at a steady rate, each sent when it has come, until `end`. From a thread of its own: tokio's timers are up to a millisecond late, which is a
+/// fifth of what is measured by them.
+#[allow(clippy::disallowed_methods, reason = "a thread of its own sleeps")]
+fn ticks(rate: u32, end: Instant) -> UnboundedReceiver<Instant> {
+    let (sender, receiver) = unbounded_channel();
+    std::thread::spawn(move || {
+        let mut due = Instant::now();
+        while due < end && sender.send(due).is_ok() {
+            due += Duration::from_secs(1) / rate;
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        }
+    });
+    receiver
 }
 
 /// One kind of call at a steady rate: each is sent when it is due, whether or not those before it have been answered.
-async fn steady<F, Fut>(rate: u32, begin: Instant, end: Instant, mut call: F) -> anyhow::Result<Histogram<u64>>
+async fn steady<F, Fut>(rate: u32, begin: Instant, end: Instant, mut call: F) -> anyhow::Result<Answers>
 where
     F: FnMut(usize) -> Fut,
     Fut: Future<Output = anyhow::Result<()>> + Send + 'static,
 {
-    let mut ticks = tokio::time::interval(Duration::from_secs(1) / rate);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Burst);
+    let mut ticks = ticks(rate, end);
     let mut calls = JoinSet::new();
-    let mut latency = histogram()?;
+    let mut answers = Answers { latency: histogram()?, failed: 0, why: None };
     for number in 0.. {
-        let due = ticks.tick().await.into_std();
-        if due >= end {
-            break;
-        }
+        let Some(due) = ticks.recv().await else { break };
         let answer = call(number);
         calls.spawn(async move {
-            answer.await?;
             // From when it was due: a client that is held up does not flatter the server.
-            anyhow::Ok((due, micros(due)))
+            (due, answer.await.map(|()| micros(due)))
         });
         while let Some(done) = calls.try_join_next() {
-            record(&mut latency, begin, done??);
+            let (due, answer) = done?;
+            answers.enter(begin, due, answer);
         }
     }
     while let Some(done) = calls.join_next().await {
-        record(&mut latency, begin, done??);
+        let (due, answer) = done?;
+        answers.enter(begin, due, answer);
     }
-    Ok(latency)
-}
-
-fn record(latency: &mut Histogram<u64>, begin: Instant, (due, micros): (Instant, u64)) {
-    if due >= begin {
-        latency.saturating_record(micros);
-    }
+    Ok(answers)
 }
 
 fn latency(of: &Histogram<u64>) -> Latency {
@@ -105,6 +142,7 @@ impl Load {
     /// Runs it.
     pub async fn run(
         gateway: &mut GatewayProcess,
+        database: Option<&PostgresServer>,
         hosts: &[SimHost],
         rate: u32,
         time: Duration,
@@ -153,24 +191,25 @@ impl Load {
                 async move { client.list_instances(request).await.map(drop).context("a list failed") }
             })
         })?;
-        let pid = gateway.process().context("the gateway runs")?.pid();
         let measured = async {
             tokio::time::sleep_until(begin.into()).await;
-            let (meter, before) = (Meter::start(pid)?, running(hosts));
+            let (meters, before) = (Meters::start(gateway, database)?, running(hosts));
             tokio::time::sleep_until(end.into()).await;
-            anyhow::Ok((meter.read()?.cpu_percent, running(hosts) - before))
+            anyhow::Ok((meters.read(), running(hosts) - before))
         };
-        let (launch, get, list, (cpu_percent, ran)) = tokio::try_join!(launch, get, list, measured)?;
+        let (launch, get, list, (shares, ran)) = tokio::try_join!(launch, get, list, measured)?;
         tokio::time::sleep(DRAIN).await;
         #[allow(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
         let per_second = |count: usize| count as f64 / time.as_secs_f64();
         Ok(Self {
-            accepted: per_second(usize::try_from(launch.len())?),
+            accepted: per_second(usize::try_from(launch.latency.len())?),
             running: per_second(ran),
-            launch: latency(&launch),
-            get: latency(&get),
-            list: latency(&list),
-            cpu_percent,
+            launch: latency(&launch.latency),
+            get: latency(&get.latency),
+            list: latency(&list.latency),
+            failed: launch.failed + get.failed + list.failed,
+            why: [launch.why, get.why, list.why].into_iter().flatten().next(),
+            shares,
         })
     }
 }
@@ -182,10 +221,10 @@ type Client = InstanceServiceClient<cloud_testkit::grpc::Service>;
 fn apart<F, Fut>(
     gateway: &GatewayProcess,
     calls: F,
-) -> anyhow::Result<impl Future<Output = anyhow::Result<Histogram<u64>>> + use<F, Fut>>
+) -> anyhow::Result<impl Future<Output = anyhow::Result<Answers>> + use<F, Fut>>
 where
     F: FnOnce(Client) -> Fut + Send + 'static,
-    Fut: Future<Output = anyhow::Result<Histogram<u64>>>,
+    Fut: Future<Output = anyhow::Result<Answers>>,
 {
     let (url, key) = (gateway.url(), gateway.key()?);
     let (sender, receiver) = tokio::sync::oneshot::channel();

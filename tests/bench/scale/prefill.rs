@@ -172,7 +172,7 @@ impl Filler<'_> {
             boot_generation: 0,
             booted_generation: 0,
             nics: vec![nic],
-            disks: vec![Disk { volume: volume.id(), name: volume.meta.name.clone(), root: true, size }],
+            disks: vec![Disk::of(&volume)],
             ssh_keys: Vec::new(),
             user_data: String::new(),
             started_at: Some(Timestamp::now()),
@@ -250,6 +250,7 @@ impl Filler<'_> {
             nics: instance.nics.iter().map(nic).collect(),
             seed: None,
             boot_generation: 0,
+            record: String::new(),
         };
         let domain = Domain {
             owner: self.owner(id.clone(), incarnation),

@@ -1,45 +1,66 @@
-//! What a process takes: processor time and memory.
+//! What processes take: processor time and memory.
 
-use std::{fs, future::Future, time::Instant};
+use std::{fs, time::Instant};
 
 use anyhow::Context as _;
-use cloud_testkit::DaemonProcess;
+use cloud_testkit::{DaemonProcess, GatewayProcess, PostgresServer};
 
-/// What a process took while something went on.
-#[derive(Debug, Clone, Copy)]
-pub struct Usage {
-    /// Hundredths of one core.
-    pub cpu_percent: f64,
+/// Processor time since a moment, in hundredths of one core.
+#[derive(Debug)]
+pub struct Shares {
+    /// The gateway's.
+    pub gateway: f64,
+    /// The database server's; 0 where the gateway itself is one.
+    pub database: f64,
+    /// Of the simulated hosts and the clients, which are this process.
+    pub simulation: f64,
 }
 
-impl Usage {
-    /// Measures from now until `work` has ended.
-    pub async fn over(process: &DaemonProcess, work: impl Future<Output = ()>) -> anyhow::Result<Self> {
-        let meter = Meter::start(process.pid())?;
-        work.await;
-        meter.read()
+/// Measures [`Shares`] from its start on.
+#[derive(Debug)]
+pub struct Meters {
+    gateway: Meter,
+    database: Meter,
+    simulation: Meter,
+}
+
+impl Meters {
+    /// Begins.
+    pub fn start(gateway: &mut GatewayProcess, database: Option<&PostgresServer>) -> anyhow::Result<Self> {
+        let gateway = gateway.process().context("the gateway runs")?.pid();
+        let database = database.map(PostgresServer::pids).transpose()?.unwrap_or_default();
+        Ok(Self {
+            gateway: Meter::start([gateway])?,
+            database: Meter::start(database)?,
+            simulation: Meter::start([std::process::id()])?,
+        })
+    }
+
+    /// What they took since.
+    pub fn read(&self) -> Shares {
+        Shares { gateway: self.gateway.read(), database: self.database.read(), simulation: self.simulation.read() }
     }
 }
 
-/// Measures the processor time of a process from its start on.
+/// Measures the processor time of processes from its start on. One that ends meanwhile is not counted.
 #[derive(Debug)]
-pub struct Meter {
-    pid: u32,
+struct Meter {
     begun: Instant,
-    ticks: u64,
+    /// What each had taken before.
+    ticks: Vec<(u32, u64)>,
 }
 
 impl Meter {
-    /// Begins.
-    pub fn start(pid: u32) -> anyhow::Result<Self> {
-        Ok(Self { pid, begun: Instant::now(), ticks: ticks(pid)? })
+    fn start(pids: impl IntoIterator<Item = u32>) -> anyhow::Result<Self> {
+        let ticks = pids.into_iter().map(|pid| Ok((pid, ticks(pid)?))).collect::<anyhow::Result<_>>()?;
+        Ok(Self { begun: Instant::now(), ticks })
     }
 
-    /// What it took since.
     #[allow(clippy::cast_precision_loss, reason = "hundredths of a second")]
-    pub fn read(&self) -> anyhow::Result<Usage> {
-        let used = (ticks(self.pid)? - self.ticks) as f64 / rustix::param::clock_ticks_per_second() as f64;
-        Ok(Usage { cpu_percent: 100.0 * used / self.begun.elapsed().as_secs_f64() })
+    fn read(&self) -> f64 {
+        let used: u64 = self.ticks.iter().filter_map(|(pid, before)| Some(ticks(*pid).ok()? - before)).sum();
+        let seconds = used as f64 / rustix::param::clock_ticks_per_second() as f64;
+        100.0 * seconds / self.begun.elapsed().as_secs_f64()
     }
 }
 

@@ -35,7 +35,7 @@ async fn start(dir: &Path) -> Running {
         "--heartbeat-interval-ms=100".to_owned(),
         "--stop-grace=2".to_owned(),
     ]);
-    let images = |options| DirectoryImages::with(options, Probing::Header, Arc::new(|_| false));
+    let images = |options, cloud| ImageFiles::with(options, cloud, Probing::Header, Arc::new(|_| false));
     let shutdown = CancellationToken::new();
     let token = shutdown.clone();
     let task = tokio::spawn(async move { run_with(&config, images, token).await });

@@ -231,6 +231,7 @@ fn orphan(row: Orphan) -> v1::Orphan {
         size_bytes: row.size_bytes,
         found_at: time(row.meta.created_at),
         removing: row.removing,
+        name: row.kept.map(|kept| kept.meta.name).unwrap_or_default(),
     }
 }
 

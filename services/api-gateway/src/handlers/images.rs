@@ -25,7 +25,7 @@ use super::{
     watch::{answer, watch_request},
     wire::{caller, page_of, signed, time},
 };
-use crate::adapters::images::DirectoryImages;
+use crate::adapters::images::ImageFiles;
 
 /// How long an upload may stand still.
 const IDLE: Duration = Duration::from_secs(60);
@@ -36,7 +36,7 @@ const UPLOAD: &str = "cloud.v1.ImageService.UploadImage";
 /// Images over the core's service, and the gateway's image files.
 pub struct Images<S> {
     services: Services<S>,
-    files: Arc<DirectoryImages>,
+    files: Arc<ImageFiles>,
 }
 
 impl<S> Clone for Images<S>
@@ -50,7 +50,7 @@ where
 
 impl<S: Store> Images<S> {
     /// The handler over the services and the files.
-    pub fn new(services: Services<S>, files: Arc<DirectoryImages>) -> Self {
+    pub fn new(services: Services<S>, files: Arc<ImageFiles>) -> Self {
         Self { services, files }
     }
 

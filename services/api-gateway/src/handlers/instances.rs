@@ -5,7 +5,7 @@ use std::sync::Arc;
 use cloud_contracts::v1::{self, instance_service_server::InstanceService};
 use cloud_core::{
     CoreError,
-    model::{Desired, Instance, RestartPolicy},
+    model::{Desired, DiskChange, Instance, RestartPolicy},
     ports::Store,
     services::{Explanation, Launch, Placement, Services},
 };
@@ -137,6 +137,20 @@ impl<S: Store> InstanceService for Instances<S> {
         deleted.map(|row| self.answer(row)).map_err(error::status)
     }
 
+    async fn attach_volume(&self, request: Request<v1::AttachVolumeRequest>) -> Result<Response<v1::Instance>, Status> {
+        let (caller, request) = (caller(&request)?, request.into_inner());
+        let attached =
+            self.services.instances.attach_volume(&caller, &request.id, &request.etag, &request.volume).await;
+        attached.map(|row| self.answer(row)).map_err(error::status)
+    }
+
+    async fn detach_volume(&self, request: Request<v1::DetachVolumeRequest>) -> Result<Response<v1::Instance>, Status> {
+        let (caller, request) = (caller(&request)?, request.into_inner());
+        let detached =
+            self.services.instances.detach_volume(&caller, &request.id, &request.etag, &request.volume).await;
+        detached.map(|row| self.answer(row)).map_err(error::status)
+    }
+
     async fn get_console_url(
         &self,
         request: Request<v1::GetConsoleUrlRequest>,
@@ -251,6 +265,12 @@ fn wire(row: Instance, host_reachable: bool) -> v1::Instance {
         name: disk.name.clone(),
         root: disk.root,
         size_gib: disk.size.get(),
+        state: match disk.change {
+            None => v1::instance_volume::State::Attached,
+            Some(DiskChange::Attaching) => v1::instance_volume::State::Attaching,
+            Some(DiskChange::Detaching) => v1::instance_volume::State::Detaching,
+        }
+        .into(),
     });
     v1::Instance {
         id: row.meta.id.to_string(),

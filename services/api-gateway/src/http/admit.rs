@@ -60,7 +60,7 @@ pub(super) async fn admit<S: Store>(
         }
     };
     let subject = Subject::default();
-    let in_path = if grpc { String::new() } else { last_parameter(&request) };
+    let in_path = if grpc { String::new() } else { in_path(&request) };
     request.extensions_mut().insert(subject.clone());
     let response = match allowed(&admission.limits, rule, &caller) {
         Ok(()) => next.run(request).await,
@@ -143,11 +143,13 @@ fn find(request: &Request, grpc: bool) -> Found {
     }
 }
 
-/// What stands in a path for its last parameter: the id or name of what the call is about.
-fn last_parameter(request: &Request) -> String {
+/// The id or name of what a call is about: what stands in its path for `{id}`, or for the last parameter.
+fn in_path(request: &Request) -> String {
     let Some(matched) = request.extensions().get::<MatchedPath>() else { return String::new() };
     let parts = matched.as_str().split('/').zip(request.uri().path().split('/'));
-    parts.filter(|(template, _)| template.starts_with('{')).last().map_or(String::new(), |(_, part)| part.to_owned())
+    let parameters: Vec<_> = parts.filter(|(template, _)| template.starts_with('{')).collect();
+    let id = parameters.iter().find(|(template, _)| template.starts_with("{id")).or(parameters.last());
+    id.map_or(String::new(), |(_, part)| (*part).to_owned())
 }
 
 /// The status that a call was refused with.

@@ -38,7 +38,7 @@ use tonic::service::Routes;
 use tonic_web::GrpcWebLayer;
 
 use crate::{
-    adapters::images::DirectoryImages,
+    adapters::images::ImageFiles,
     handlers::{
         Admin, ApiKeys, Backups, Consoles, Events, Hosts, Images, InstanceTypes, Instances, Ports, Projects, Quotas,
         RequestLog, Snapshots, Subnets, Unbuilt, Volumes, Vpcs,
@@ -59,7 +59,7 @@ pub struct PublicApi<S> {
     /// The store, for metrics.
     pub store: S,
     /// The image files.
-    pub images: Arc<DirectoryImages>,
+    pub images: Arc<ImageFiles>,
     /// The consoles of the hosts.
     pub consoles: Arc<dyn Consoles>,
     /// Copies of the database.

@@ -3,11 +3,11 @@
 use std::collections::{HashMap, HashSet};
 
 use cloud_core::{
-    model::{Event, Labels, Meta, Project, Volume, VolumeStatus},
-    ports::{Changed, Changes, Store, Tx},
+    model::{Event, Labels, Meta, Project, Timestamp, Volume, VolumeStatus},
+    ports::{Changed, Changes, Mark, Store, Tx},
     services::NewVolume,
 };
-use cloud_domain::ProjectId;
+use cloud_domain::{HostId, ProjectId};
 use uuid::Uuid;
 
 use super::Cloud;
@@ -16,6 +16,49 @@ pub async fn all(c: &Cloud) {
     nothing_that_is_committed_is_missed(c).await;
     a_page_never_cuts_a_transaction(c).await;
     what_is_rolled_back_is_nobody_elses_loss(c).await;
+    a_mark_tells_whether_a_row_was_written(c).await;
+}
+
+/// Whatever is done to the rows of a host changes their mark, and nothing else does.
+async fn a_mark_tells_whether_a_row_was_written(c: &Cloud) {
+    async fn write(c: &Cloud, row: &mut Volume) {
+        let mut tx = c.store.begin().await.unwrap();
+        tx.update(row).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+    async fn add(c: &Cloud, name: &str, host: HostId) -> Volume {
+        let row = Volume { host: Some(host), ..volume(c, name) };
+        let mut tx = c.store.begin().await.unwrap();
+        tx.insert(&row).await.unwrap();
+        tx.commit().await.unwrap();
+        row
+    }
+    let (here, elsewhere) = (HostId::random(), HostId::random());
+    let mark = async || c.store.mark::<Volume>(here).await.unwrap();
+    assert_eq!(mark().await, Mark { rows: 0, revisions: 0 });
+    let (mut first, mut second) = (add(c, "first", here).await, add(c, "second", here).await);
+    let mut seen = vec![mark().await];
+    assert_eq!(seen[0].rows, 2);
+    add(c, "other", elsewhere).await;
+    assert_eq!(mark().await, seen[0], "a row of another host is none of its own");
+    write(c, &mut first).await;
+    seen.push(mark().await);
+    first.meta.deleted_at = Some(Timestamp::now());
+    write(c, &mut first).await;
+    seen.push(mark().await);
+    // As many as there were.
+    let mut third = add(c, "third", here).await;
+    seen.push(mark().await);
+    // One comes, one goes.
+    third.host = Some(elsewhere);
+    write(c, &mut third).await;
+    add(c, "fourth", here).await;
+    seen.push(mark().await);
+    write(c, &mut second).await;
+    seen.push(mark().await);
+    let rows: Vec<_> = seen.iter().map(|mark| mark.rows).collect();
+    assert_eq!(rows, [2, 2, 1, 2, 2, 2]);
+    assert_eq!(seen.iter().collect::<HashSet<_>>().len(), seen.len(), "no two are the same: {seen:?}");
 }
 
 /// Many write, some give up, one of them is slow: a reader who only ever asks for what is new misses nothing.

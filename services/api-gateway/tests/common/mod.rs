@@ -18,7 +18,7 @@ use cloud_core::{
         AgentRole, Caller, Host, HostCapacity, Image, ImageFormat, ImageSource, ImageStatus, Instance, Labels, Meta,
         Pool, Port, Visibility, Volume, Vpc,
     },
-    ports::{FetchError, ImageFile, ImageStore, Query, Store, StoreError, Tx, WorkKind},
+    ports::{FetchError, HeldImage, ImageFile, ImageStore, Query, Store, StoreError, Tx, WorkKind},
     services::{
         HeartbeatInput, HostRegistry, Launch, NewSubnet, NewVolume, NewVpc, PageRequest, RegisterInput, Services,
         Settings, bootstrap,
@@ -40,7 +40,7 @@ impl ImageStore for NoFiles {
         Err(FetchError::Refused("no files here".into()))
     }
 
-    async fn path(&self, _: ImageId) -> Result<Option<std::path::PathBuf>, FetchError> {
+    async fn hold(&self, _: ImageId, _: &str, _: u64) -> Result<Option<HeldImage>, FetchError> {
         Ok(None)
     }
 

@@ -16,7 +16,17 @@ use cloud_domain::{HostId, SessionId};
 use super::{Cloud, over, request};
 
 async fn register(services: &Services<SqlStore>, name: &str, host: HostId, room: u64, pools: &[&str]) {
-    for role in AgentRole::ALL {
+    register_agents(services, &AgentRole::ALL, (name, host), room, pools).await;
+}
+
+async fn register_agents(
+    services: &Services<SqlStore>,
+    roles: &[AgentRole],
+    (name, host): (&str, HostId),
+    room: u64,
+    pools: &[&str],
+) {
+    for role in roles.iter().copied() {
         let pool = |name: &&str| Pool {
             name: (*name).into(),
             backend: "directory".into(),
@@ -84,6 +94,37 @@ pub async fn two_gateways_never_overcommit(c: &Cloud, other: SqlStore) {
     }
     let spread: std::collections::BTreeSet<_> = apart_on.iter().collect();
     assert_eq!(spread.len(), apart_on.len(), "{apart_on:?}");
+    free(c, made).await;
+    // All of one group: each host gets one of them, and the others are refused, however they meet.
+    let launches = (0..24).map(|i| {
+        let services = if i % 2 == 0 { c.services.clone() } else { second.clone() };
+        let (caller, placement) = (c.caller.clone(), apart.clone());
+        let launch = Launch { placement, ..request(&format!("apart-{i}")) };
+        tokio::spawn(async move { services.instances.launch(&caller, launch).await })
+    });
+    let launched = futures::future::join_all(launches).await;
+    let made: Vec<Instance> = launched.into_iter().filter_map(|launch| launch.unwrap().ok()).collect();
+    let on: std::collections::BTreeSet<HostId> = made.iter().map(|row| row.host).collect();
+    assert_eq!((made.len(), on), (3, hosts.into()));
+    free(c, made).await;
+    // All with one volume: one of them has it, and the others are told who has.
+    let wanted = NewVolume { name: "wanted".into(), size_gib: 1, ..NewVolume::default() };
+    c.services.volumes.create(&c.caller, wanted).await.unwrap();
+    let launches = (0..8).map(|i| {
+        let services = if i % 2 == 0 { c.services.clone() } else { second.clone() };
+        let caller = c.caller.clone();
+        let launch = Launch { volumes: vec!["wanted".into()], ..request(&format!("wants-{i}")) };
+        tokio::spawn(async move { services.instances.launch(&caller, launch).await })
+    });
+    let mut made = Vec::new();
+    for launch in futures::future::join_all(launches).await {
+        match launch.unwrap() {
+            Ok(row) => made.push(row),
+            Err(CoreError::Precondition { reason: "VOLUME_STATE", .. }) => {}
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert_eq!(made.len(), 1);
     // The other gateway does not know yet that one is cordoned: the claim does.
     free(c, made).await;
     c.services.hosts.cordon(&c.caller, "p0", "").await.unwrap();
@@ -140,6 +181,11 @@ async fn volumes_are_where_their_pool_is(c: &Cloud) {
     assert!(matches!(create(&c.caller, "fast", "p3").await, CoreError::Precondition { reason: "HOST_STATE", .. }));
     let error = c.services.instances.launch(&c.caller, with("two")).await.unwrap_err().to_string();
     assert!(error.contains("p1: it has no pool `fast`"), "{error}");
+    // A host of which only the storage is known yet takes volumes.
+    let bare = HostId::random();
+    register_agents(&c.services, &[AgentRole::Storage], ("p4", bare), 0, &["default"]).await;
+    let made = c.services.volumes.create(&c.caller, volume("four", "", "p4")).await.unwrap();
+    assert_eq!(made.host, Some(bare));
 }
 
 /// Takes the host of the other tests out of the way.

@@ -113,7 +113,8 @@ impl Cloud {
         let settings = Settings {
             stop_wait: Duration::from_millis(1),
             stop_grace: Duration::from_millis(300),
-            sweep_interval: settings.sweep_interval.max(PATIENCE * 2),
+            // After an inventory that was asked for, the next comes at any moment of it.
+            sweep_interval: settings.sweep_interval.max(PATIENCE * 1000),
             // What was claimed and never heard of again is nobody's for as long as this.
             work_lease: Duration::from_secs(1),
             ..settings
@@ -163,7 +164,8 @@ impl Cloud {
         bootstrap(&store, "secret").await.unwrap();
         services.hosts.load().await.unwrap();
         let caller = services.identity.authenticate("secret", "").await.unwrap();
-        let sessions = register(&services, self.host_id, "h1", capacity()).await;
+        let off = self.host.state().off;
+        let sessions = if off { Vec::new() } else { register(&services, self.host_id, "h1", capacity()).await };
         let workers = self.work(&store, registry);
         self.gateway = Some(Gateway { store, services, caller, workers, sessions });
     }
@@ -175,7 +177,7 @@ impl Cloud {
             storage: host.clone(),
             network: host.clone(),
             images: host.clone(),
-            fencer: None,
+            fencer: Some(host.clone()),
         };
         let store = FaultyStore::new(store.clone(), host.clone());
         let workers = Workers::new(store, registry, backends, self.settings.clone());
@@ -333,6 +335,9 @@ impl Cloud {
 
     /// Until something is committed, or a while. A gateway that is killed meanwhile is started again.
     async fn pause(&mut self, mut commits: watch::Receiver<u64>, deadline: Instant, why: &str) {
+        if self.settings.heartbeat_timeout < PATIENCE && !self.host.state().off {
+            self.heartbeat().await;
+        }
         let next_kill = Duration::from_micros(rand::rng().random_range(0..30_000));
         let killed = tokio::select! {
             () = self.host.kill.notified() => true,

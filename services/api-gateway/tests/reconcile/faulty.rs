@@ -11,8 +11,8 @@ use cloud_core::{
     Kind,
     model::{Amounts, DoneRequest, Event, Host, NewEvent, Quota, RequestKey, Resource, Timestamp},
     ports::{
-        Audited, Changes, Claim, EventQuery, Fill, HeardAgent, Query, Store, StoreError, Tx, VpcSnapshot, WorkItem,
-        WorkKind, WorkState,
+        Audited, Changes, Claim, EventQuery, Fill, HeardAgent, Mark, Query, Store, StoreError, Tx, VpcSnapshot,
+        WorkItem, WorkKind, WorkState,
     },
 };
 use cloud_domain::{Cidr, CloudId, HostId, ProjectId, SubnetId, Vni, VpcId};
@@ -56,7 +56,8 @@ async fn commit<T>(host: &FakeHost, place: String, commit: impl Future<Output = 
             commit.await?;
             return Err(away());
         }
-        Some(Fault::KilledBefore) => {}
+        // A process that ends rolls back.
+        Some(Fault::KilledBefore) => drop(commit),
         Some(Fault::KilledAfter) => drop(commit.await),
     }
     host.kill.notify_one();
@@ -131,6 +132,10 @@ impl Store for FaultyStore {
 
     async fn vpc_generations(&self, host: HostId) -> Answer<Vec<(VpcId, u64)>> {
         self.inner.vpc_generations(host).await
+    }
+
+    async fn mark<R: Resource>(&self, host: HostId) -> Answer<Mark> {
+        self.inner.mark::<R>(host).await
     }
 
     async fn tombstones(&self, kind: Kind, ids: &[Uuid]) -> Answer<Vec<Uuid>> {

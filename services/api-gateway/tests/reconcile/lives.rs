@@ -13,7 +13,7 @@ use cloud_core::{
 use cloud_domain::{Incarnation, InstanceStatus};
 use uuid::Uuid;
 
-use super::{cloud::Cloud, host::Start, live};
+use super::{attachments, cloud::Cloud, host::Start, live, mishaps};
 
 /// A life, by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub enum Life {
     Instance,
     /// A volume that was attached, and is deleted with what was written to it.
     Volume,
+    /// Volumes that are attached and detached, under a guest that runs and under none, in vain, and while other things happen.
+    Attachment,
     /// Snapshots of a volume in use, copies of them and of it, and volumes that grow under a guest and without one.
     Snapshot,
     /// Images that are imported, one of them in vain; one that is deleted before the last disk made from it.
@@ -32,17 +34,47 @@ pub enum Life {
     Hopeless,
     /// Guests that change behind the gateway's back: gone, shut down, another start.
     Drift,
+    /// Data that are missing, and are there again.
+    Lost,
+    /// What no row knows on a host.
+    Strangers,
+    /// A port that was unplugged.
+    Unplugged,
+    /// A database that contradicts itself.
+    Contradictions,
+    /// A host that is drained, dies and comes back.
+    Host,
 }
 
 impl Life {
-    pub const ALL: [Self; 7] =
-        [Self::Instance, Self::Volume, Self::Snapshot, Self::Image, Self::Network, Self::Hopeless, Self::Drift];
+    pub const ALL: [Self; 13] = [
+        Self::Instance,
+        Self::Volume,
+        Self::Attachment,
+        Self::Snapshot,
+        Self::Image,
+        Self::Network,
+        Self::Hopeless,
+        Self::Drift,
+        Self::Lost,
+        Self::Strangers,
+        Self::Unplugged,
+        Self::Contradictions,
+        Self::Host,
+    ];
 
     /// A cloud to be lived in.
     pub async fn cloud(self) -> Cloud {
         let settings = Settings { heartbeat_timeout: Duration::from_secs(600), ..Settings::default() };
         match self {
             Self::Hopeless => Cloud::with(Settings { start_timeout: Duration::from_millis(600), ..settings }).await,
+            Self::Contradictions => {
+                Cloud::with(Settings { audit_interval: Duration::from_millis(200), ..settings }).await
+            }
+            Self::Host => {
+                let silence = Duration::from_secs(3);
+                Cloud::with(Settings { heartbeat_timeout: silence, fence_after: silence, ..settings }).await
+            }
             _ => Cloud::with(settings).await,
         }
     }
@@ -51,11 +83,17 @@ impl Life {
         match self {
             Self::Instance => live(cloud).await,
             Self::Volume => volume(cloud).await,
+            Self::Attachment => attachments::attachments(cloud).await,
             Self::Snapshot => snapshot(cloud).await,
             Self::Image => image(cloud).await,
             Self::Network => network(cloud).await,
             Self::Hopeless => hopeless(cloud).await,
             Self::Drift => drift(cloud).await,
+            Self::Lost => mishaps::lost(cloud).await,
+            Self::Strangers => mishaps::strangers(cloud).await,
+            Self::Unplugged => mishaps::unplugged(cloud).await,
+            Self::Contradictions => mishaps::contradictions(cloud).await,
+            Self::Host => mishaps::host(cloud).await,
         }
         cloud.check().await;
         let state = cloud.host.state();
@@ -63,7 +101,7 @@ impl Life {
     }
 }
 
-async fn deleted(cloud: &mut Cloud, made: &Instance) {
+pub async fn deleted(cloud: &mut Cloud, made: &Instance) {
     cloud.services().instances.delete(cloud.caller(), &made.meta.id.to_string(), "").await.unwrap();
     cloud.becomes(made, InstanceStatus::Deleted).await;
 }
@@ -173,6 +211,7 @@ async fn becomes(cloud: &mut Cloud, id: Uuid, status: ImageStatus) {
 
 async fn image(cloud: &mut Cloud) {
     imported(cloud, "bad", ImageSource::File("nowhere".into()), ImageStatus::Error).await;
+    cloud.until("what an attempt may have kept is removed", |state| state.calls.contains(&"images.remove")).await;
     let url = ImageSource::Url("http://images.example/good".into());
     let id = imported(cloud, "good", url, ImageStatus::Ready).await;
     let launch =

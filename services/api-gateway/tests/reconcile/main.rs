@@ -2,11 +2,13 @@
 //! gateway did before it was killed once; whatever happens, all converges and nothing is left.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod attachments;
 mod cloud;
 mod coverage;
 mod faulty;
 mod host;
 mod lives;
+mod mishaps;
 mod truth;
 
 use std::time::Duration;
@@ -123,6 +125,7 @@ async fn what_never_ran_is_cleaned_away_when_time_is_up() {
         disks: Vec::new(),
         ports: Vec::new(),
         started_at: Timestamp::now(),
+        record: String::new(),
     };
     cloud.host.state().domains.insert(made.id(), ghost);
     cloud.host.changed(made.id());

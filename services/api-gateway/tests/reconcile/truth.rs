@@ -208,6 +208,7 @@ fn ghost(disks: Vec<VolumeId>) -> Domain {
         disks,
         ports: Vec::new(),
         started_at: Timestamp::now(),
+        record: String::new(),
     }
 }
 

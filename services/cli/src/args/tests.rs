@@ -29,6 +29,8 @@ fn every_verb_parses() {
         "instance console a --drain 2s",
         "instance url a -o json",
         "volume create data --size 10 --wait",
+        "volume attach data web-01 --wait --timeout 10s -o json",
+        "volume detach data -w -o yaml",
         "volume ls",
         "volume show a",
         "volume rm a --wait",

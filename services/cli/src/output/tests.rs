@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use cloud_contracts::v1::{
     Agent, ApiKey, Event, Host, HostPool, Image, Instance, InstancePort, InstanceType, InstanceVolume, Port, Project,
-    PublishedPort, Quota, Subnet, Volume, Vpc, api_key, host, image, instance, volume,
+    PublishedPort, Quota, Subnet, Volume, Vpc, api_key, host, image, instance, instance_volume, volume,
 };
 use prost_types::Timestamp;
 
@@ -63,7 +63,13 @@ fn instances() -> Vec<Instance> {
             InstancePort { id: id(8), ip: "10.1.0.2".into(), floating_ip: "192.0.2.1".into(), ..port },
         ],
         published_ports: vec![PublishedPort { host_port: 8080, guest_port: 80, protocol: "tcp".into() }],
-        volumes: vec![InstanceVolume { id: id(9), name: "web-01-root".into(), root: true, size_gib: 10 }],
+        volumes: vec![InstanceVolume {
+            id: id(9),
+            name: "web-01-root".into(),
+            root: true,
+            size_gib: 10,
+            state: instance_volume::State::Attached.into(),
+        }],
         ssh_keys: vec!["ssh-ed25519 AAAA me".into()],
         user_data: "#!/bin/sh\n".into(),
         labels: [("tier".to_owned(), "web".to_owned()), ("a".to_owned(), "b".to_owned())].into(),

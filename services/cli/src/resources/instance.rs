@@ -3,6 +3,7 @@
 use cloud_contracts::v1::{
     DeleteInstanceRequest, GetInstanceRequest, Instance, ListInstancesRequest,
     instance::{RestartPolicy, Status as State},
+    instance_volume::State as VolumeState,
 };
 use tonic::Status;
 
@@ -58,8 +59,13 @@ impl Resource for Instance {
             lines.push(("Published", format!("{} -> {}/{}", port.host_port, port.guest_port, port.protocol)));
         }
         for volume in &self.volumes {
-            let root = if volume.root { ", root" } else { "" };
-            lines.push(("Volume", format!("{} ({} GiB{root}, {})", volume.name, volume.size_gib, volume.id)));
+            let is = match volume.state() {
+                VolumeState::Attaching => ", being attached",
+                VolumeState::Detaching => ", being detached",
+                _ if volume.root => ", root",
+                _ => "",
+            };
+            lines.push(("Volume", format!("{} ({} GiB{is}, {})", volume.name, volume.size_gib, volume.id)));
         }
         lines.extend([
             ("Restart", restart(self).to_owned()),

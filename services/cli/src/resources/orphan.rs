@@ -8,12 +8,13 @@ use crate::output::human;
 impl Resource for Orphan {
     const KIND: &'static str = "orphan";
     const PLURAL: &'static str = "orphans";
-    const COLUMNS: &'static [&'static str] = &["ID", "KIND", "HOST", "SIZE", "FOUND", "REMOVING", "DETAIL"];
+    const COLUMNS: &'static [&'static str] = &["ID", "KIND", "NAME", "HOST", "SIZE", "FOUND", "REMOVING", "DETAIL"];
 
     fn row(&self, view: View) -> Vec<String> {
         vec![
             self.id.clone(),
             self.kind.clone(),
+            self.name.clone(),
             self.host.clone(),
             size(self),
             human::age(self.found_at.as_ref(), view.now),
@@ -26,6 +27,7 @@ impl Resource for Orphan {
         let mut lines = vec![
             ("Id", self.id.clone()),
             ("Kind", self.kind.clone()),
+            ("Name", self.name.clone()),
             ("Host", self.host.clone()),
             ("Size", size(self)),
             ("Detail", self.detail.clone()),

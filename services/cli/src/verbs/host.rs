@@ -83,7 +83,7 @@ pub enum OrphanCommand {
         #[command(flatten)]
         output: OutputArgs,
     },
-    /// Makes a volume of an orphan that is one, with its data
+    /// Makes a volume of an orphan that is one, with its data, or an instance of a guest, with its disks and addresses
     Adopt(Adopt),
     /// Removes orphans from their host, volumes with their data. Nothing brings them back
     #[command(visible_alias = "delete")]
@@ -104,7 +104,7 @@ pub struct Adopt {
     host: String,
     /// The orphan's id
     orphan: String,
-    /// The project that it shall belong to, by name or id [default: the one worked in]
+    /// A volume: the project that it shall belong to, by name or id [default: the one worked in]
     #[arg(long, default_value = "", hide_default_value = true, value_name = "PROJECT")]
     into: String,
     /// The volume's name [default: `adopted-` and the first digits of its id]

@@ -1,5 +1,7 @@
 //! `cloud volume`.
 
+mod attachment;
+
 use clap::{Args, Subcommand};
 use cloud_contracts::v1::{CreateVolumeRequest, Image, ResizeVolumeRequest, Snapshot, Volume, volume::Status as State};
 use cloud_domain::Gib;
@@ -22,6 +24,10 @@ pub enum Command {
     Create(Create),
     /// Grows one, also while an instance uses it
     Resize(Resize),
+    /// Attaches one to an instance, also while it runs
+    Attach(attachment::Attach),
+    /// Detaches one from its instance, also while it runs
+    Detach(attachment::Detach),
     /// Lists them
     #[command(visible_alias = "list")]
     Ls {
@@ -119,6 +125,8 @@ pub async fn run(connection: Connection, command: Command) -> Result<(), Error> 
     match command {
         Command::Create(args) => create(connection, args).await,
         Command::Resize(args) => resize(connection, args).await,
+        Command::Attach(args) => attachment::attach(connection, args).await,
+        Command::Detach(args) => attachment::detach(connection, args).await,
         Command::Ls { list, deleted, output } => {
             ls::run::<Volume>(&Context::new(connection, output).await?, list, deleted).await
         }

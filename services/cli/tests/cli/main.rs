@@ -14,3 +14,4 @@ mod networks;
 mod once;
 mod progress;
 mod tenants;
+mod volumes;

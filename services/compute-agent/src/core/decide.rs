@@ -19,7 +19,7 @@ pub enum EnsureStep {
 ///
 /// A guest that ended by itself, or was powered off, is not started again under the same incarnation: that is the gateway's decision, and
 /// it says so with a new one. A guest that is off for no reason of its own (defined but never started, a start that failed, a restart of
-/// the host or of libvirt) is started.
+/// the host or of libvirt) is started. The disks of one that runs are no difference: they are changed one by one.
 ///
 /// # Errors
 /// The domain is not this cloud's, another incarnation runs, or this one has another specification.
@@ -38,7 +38,9 @@ pub fn decide_ensure(cloud: CloudId, spec: &GuestSpec, found: Option<&Found>) ->
             Ok(EnsureStep::Launch)
         };
     }
-    if let Some(difference) = tag.spec.difference(&SpecRecord::of(spec)) {
+    let asked = SpecRecord::of(spec);
+    let asked = if guest.is_active() { asked.with_disks_of(&tag.spec) } else { asked };
+    if let Some(difference) = tag.spec.difference(&asked) {
         return Err(ComputeError::SpecDiffers { id: spec.id, incarnation: spec.incarnation, difference });
     }
     if guest.is_active() {

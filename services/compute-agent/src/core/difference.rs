@@ -1,9 +1,10 @@
 //! What a specification was, kept on the domain, so that another one under the same incarnation can be told apart by name.
 
+use cloud_domain::VolumeId;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::GuestSpec;
+use super::{Disk, GuestSpec};
 
 /// A specification without what changes by design (incarnation, boot generation) and without secrets (the seed's contents are digests).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +25,17 @@ struct DiskRecord {
     path: String,
     format: String,
     read_only: bool,
+}
+
+impl DiskRecord {
+    fn of(disk: &Disk) -> Self {
+        Self {
+            volume_id: disk.volume.to_string(),
+            path: disk.path.display().to_string(),
+            format: disk.format.as_str().to_owned(),
+            read_only: disk.read_only,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,16 +63,7 @@ impl SpecRecord {
             name: spec.name.to_string(),
             vcpus: spec.vcpus,
             memory_mib: spec.memory.into(),
-            disks: spec
-                .disks
-                .iter()
-                .map(|disk| DiskRecord {
-                    volume_id: disk.volume.to_string(),
-                    path: disk.path.display().to_string(),
-                    format: disk.format.as_str().to_owned(),
-                    read_only: disk.read_only,
-                })
-                .collect(),
+            disks: spec.disks.iter().map(DiskRecord::of).collect(),
             nics: spec
                 .nics
                 .iter()
@@ -80,6 +83,32 @@ impl SpecRecord {
     /// The ids of the disks' volumes, the boot disk first.
     pub fn volumes(&self) -> Vec<String> {
         self.disks.iter().map(|disk| disk.volume_id.clone()).collect()
+    }
+
+    /// The same with this disk: the last one, or in the place of the one that is the volume's already.
+    #[must_use]
+    pub fn with_disk(&self, disk: &Disk) -> Self {
+        let mut record = self.clone();
+        let new = DiskRecord::of(disk);
+        match record.disks.iter_mut().find(|there| there.volume_id == new.volume_id) {
+            Some(there) => *there = new,
+            None => record.disks.push(new),
+        }
+        record
+    }
+
+    /// The same without the volume's disk.
+    #[must_use]
+    pub fn without_disk(&self, volume: VolumeId) -> Self {
+        let mut record = self.clone();
+        record.disks.retain(|there| there.volume_id != volume.to_string());
+        record
+    }
+
+    /// The same with the disks of another one.
+    #[must_use]
+    pub fn with_disks_of(&self, other: &Self) -> Self {
+        Self { disks: other.disks.clone(), ..self.clone() }
     }
 
     /// How `asked` differs from this record, the fields as the contract names them; `None` where it does not.

@@ -44,6 +44,8 @@ pub struct GuestSpec {
     pub nics: Vec<Nic>,
     /// cloud-init data.
     pub seed: Seed,
+    /// What the gateway wants back; no business of ours.
+    pub record: String,
 }
 
 impl GuestSpec {
@@ -53,6 +55,8 @@ impl GuestSpec {
     pub const MAX_DISKS: usize = 16;
     /// Network interfaces.
     pub const MAX_NICS: usize = 8;
+    /// Bytes of the record.
+    pub const MAX_RECORD: usize = 1 << 20;
 
     /// Checks what the types cannot say.
     ///
@@ -80,13 +84,9 @@ impl GuestSpec {
                 format_args!("must hold at most {}, holds {}", Self::MAX_NICS, self.nics.len()),
             ));
         }
+        Self::check_record("spec.record", &self.record)?;
         for (index, disk) in self.disks.iter().enumerate() {
-            if !disk.path.is_absolute() {
-                return Err(SpecError::new(
-                    format!("spec.disks[{index}].path"),
-                    format_args!("must be absolute, is `{}`", disk.path.display()),
-                ));
-            }
+            disk.check(&format!("spec.disks[{index}]"))?;
             if self.disks[..index].iter().any(|other| other.volume == disk.volume) {
                 return Err(SpecError::new(
                     format!("spec.disks[{index}].volume_id"),
@@ -104,6 +104,18 @@ impl GuestSpec {
         }
         Ok(())
     }
+
+    /// Checks a record, the field as the contract names it.
+    ///
+    /// # Errors
+    /// It is too long.
+    pub fn check_record(field: &str, record: &str) -> Result<(), SpecError> {
+        if record.len() > Self::MAX_RECORD {
+            let problem = format_args!("must be at most {} bytes, is {}", Self::MAX_RECORD, record.len()).to_string();
+            return Err(SpecError::new(field, problem));
+        }
+        Ok(())
+    }
 }
 
 /// A disk of a guest.
@@ -117,6 +129,20 @@ pub struct Disk {
     pub format: DiskFormat,
     /// Whether the guest may only read it.
     pub read_only: bool,
+}
+
+impl Disk {
+    /// Checks what the types cannot say; `field` as the contract names it.
+    ///
+    /// # Errors
+    /// The path is not absolute.
+    pub fn check(&self, field: &str) -> Result<(), SpecError> {
+        if self.path.is_absolute() {
+            return Ok(());
+        }
+        let problem = format!("must be absolute, is `{}`", self.path.display());
+        Err(SpecError::new(format!("{field}.path"), problem))
+    }
 }
 
 /// How a disk is laid out.

@@ -2,6 +2,7 @@
 
 mod decide;
 mod difference;
+mod disks;
 mod error;
 mod guest;
 mod host_stop;

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cloud_domain::{InstanceId, Mib};
+use cloud_domain::{InstanceId, Mib, VolumeId};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::broadcast,
 };
 
-use super::{Found, Guest, GuestSpec, HypervisorError, Tag};
+use super::{Disk, Found, Guest, GuestSpec, HypervisorError, Tag};
 
 /// Bytes both ways, such as a console.
 pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -38,7 +38,7 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// Every domain with a cloud's tag.
     async fn list(&self) -> Result<Vec<Guest>, HypervisorError>;
 
-    /// Writes the seed and defines the domain, or defines it anew where it is off. Starts nothing.
+    /// Writes the seed and the record, and defines the domain, or defines it anew where it is off. Starts nothing.
     async fn define(&self, spec: &GuestSpec, tag: &Tag) -> Result<(), HypervisorError>;
 
     /// Starts a defined domain.
@@ -60,13 +60,24 @@ pub trait Hypervisor: Send + Sync + 'static {
     async fn power_off(&self, id: InstanceId) -> Result<(), HypervisorError>;
 
     /// Has a running guest see that a disk is larger, and where the disk is a file that the hypervisor has open, grows it.
-    /// `disk` is its place among the guest's disks, the boot disk 0.
-    async fn resize_disk(&self, id: InstanceId, disk: usize, size: Mib) -> Result<(), HypervisorError>;
+    async fn resize_disk(&self, id: InstanceId, volume: VolumeId, size: Mib) -> Result<(), HypervisorError>;
+
+    /// Gives a running guest a disk, unless it has it.
+    async fn attach_disk(&self, id: InstanceId, disk: &Disk) -> Result<(), HypervisorError>;
+
+    /// Asks a running guest to release a disk, and waits a few seconds for it; takes it from one that is off. Whether neither has it any more.
+    async fn detach_disk(&self, id: InstanceId, volume: VolumeId) -> Result<bool, HypervisorError>;
 
     /// Removes a domain that is off, and everything that the hypervisor keeps for it.
     async fn undefine(&self, id: InstanceId) -> Result<(), HypervisorError>;
 
-    /// Removes the files made for the guest (seed, console log).
+    /// The record that is kept of the guest; empty where there is none.
+    async fn record(&self, id: InstanceId) -> Result<String, HypervisorError>;
+
+    /// Keeps another record.
+    async fn keep_record(&self, id: InstanceId, record: &str) -> Result<(), HypervisorError>;
+
+    /// Removes the files made for the guest (seed, record, console log).
     async fn remove_files(&self, id: InstanceId) -> Result<(), HypervisorError>;
 
     /// The end of what the serial console said, `max_bytes` at most.

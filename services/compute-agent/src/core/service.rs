@@ -174,9 +174,10 @@ impl Compute {
             if !guest.is_active() {
                 return Err(ComputeError::NotRunning(id));
             }
-            let disk = guest.tag.spec.volumes().iter().position(|disk| *disk == volume.to_string());
-            let disk = disk.ok_or(ComputeError::NoDisk { id, volume })?;
-            match this.inner.hypervisor.resize_disk(id, disk, size).await {
+            if !guest.tag.spec.volumes().contains(&volume.to_string()) {
+                return Err(ComputeError::NoDisk { id, volume });
+            }
+            match this.inner.hypervisor.resize_disk(id, volume, size).await {
                 // It ended just now.
                 Err(HypervisorError::WrongState(_) | HypervisorError::Gone) => Err(ComputeError::NotRunning(id)),
                 other => Ok(other?),
@@ -220,6 +221,14 @@ impl Compute {
             None => Err(ComputeError::NotFound(id)),
             Some(found) => owned(cloud, id, &found).cloned(),
         }
+    }
+
+    /// The record that is kept of the guest; empty where there is none.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub async fn record(&self, id: InstanceId) -> Result<String, ComputeError> {
+        Ok(self.inner.hypervisor.record(id).await?)
     }
 
     /// Every guest of this cloud.

@@ -3,10 +3,11 @@
 use std::{pin::Pin, sync::Arc};
 
 use cloud_contracts::agent::{
-    EnsureInstanceRequest, EnsureInstanceResponse, GetConsoleLogRequest, GetConsoleLogResponse, GetInstanceRequest,
-    GetInstanceResponse, ListInstancesRequest, ListInstancesResponse, RemoveInstanceRequest, RemoveInstanceResponse,
-    ResizeDiskRequest, ResizeDiskResponse, StopInstanceRequest, StopInstanceResponse, StreamConsoleRequest,
-    StreamConsoleResponse, WatchInstancesRequest, WatchInstancesResponse, compute_service_server::ComputeService,
+    AttachDiskRequest, AttachDiskResponse, DetachDiskRequest, DetachDiskResponse, EnsureInstanceRequest,
+    EnsureInstanceResponse, GetConsoleLogRequest, GetConsoleLogResponse, GetInstanceRequest, GetInstanceResponse,
+    ListInstancesRequest, ListInstancesResponse, RemoveInstanceRequest, RemoveInstanceResponse, ResizeDiskRequest,
+    ResizeDiskResponse, StopInstanceRequest, StopInstanceResponse, StreamConsoleRequest, StreamConsoleResponse,
+    WatchInstancesRequest, WatchInstancesResponse, compute_service_server::ComputeService,
 };
 use cloud_domain::{CloudId, InstanceId, VolumeId};
 use cloud_service_kit::{ServiceError, agent::Fence};
@@ -60,6 +61,10 @@ pub(super) fn invalid(error: SpecError) -> ServiceError {
     ComputeError::from(error).into()
 }
 
+fn volume(text: &str) -> Result<VolumeId, ServiceError> {
+    text.parse().map_err(|error: cloud_domain::IdError| ServiceError::invalid("volume_id", error.to_string()))
+}
+
 #[async_trait]
 impl ComputeService for ComputeHandler {
     async fn ensure_instance(
@@ -99,22 +104,44 @@ impl ComputeService for ComputeHandler {
     async fn resize_disk(&self, request: Request<ResizeDiskRequest>) -> Result<Response<ResizeDiskResponse>, Status> {
         let ResizeDiskRequest { context, id, volume_id, size_bytes } = request.into_inner();
         let id = wire::instance_id("id", &id).map_err(invalid)?;
-        let volume: VolumeId = volume_id
-            .parse()
-            .map_err(|error: cloud_domain::IdError| ServiceError::invalid("volume_id", error.to_string()))?;
+        let volume = volume(&volume_id)?;
         let size = wire::mebibytes("size_bytes", size_bytes)?;
         let caller = self.fence.admit(context.as_ref(), id.as_uuid()).await?;
         self.compute.resize_disk(caller.cloud, id, volume, size).await.map_err(ServiceError::from)?;
         Ok(Response::new(ResizeDiskResponse {}))
     }
 
+    async fn attach_disk(&self, request: Request<AttachDiskRequest>) -> Result<Response<AttachDiskResponse>, Status> {
+        let AttachDiskRequest { context, id, disk, record } = request.into_inner();
+        let id = wire::instance_id("id", &id).map_err(invalid)?;
+        let disk = disk.ok_or_else(|| SpecError::new("disk", "is required")).map_err(invalid)?;
+        let disk = wire::disk("disk", disk).map_err(invalid)?;
+        let caller = self.fence.admit(context.as_ref(), id.as_uuid()).await?;
+        let guest = self.compute.attach_disk(caller.cloud, id, disk, record).await.map_err(ServiceError::from)?;
+        Ok(Response::new(AttachDiskResponse { state: Some(wire::state(&guest)) }))
+    }
+
+    async fn detach_disk(&self, request: Request<DetachDiskRequest>) -> Result<Response<DetachDiskResponse>, Status> {
+        let DetachDiskRequest { context, id, volume_id, record } = request.into_inner();
+        let id = wire::instance_id("id", &id).map_err(invalid)?;
+        let volume = volume(&volume_id)?;
+        let caller = self.fence.admit(context.as_ref(), id.as_uuid()).await?;
+        let guest = self.compute.detach_disk(caller.cloud, id, volume, record).await.map_err(ServiceError::from)?;
+        Ok(Response::new(DetachDiskResponse { state: guest.as_ref().map(wire::state) }))
+    }
+
     async fn get_instance(
         &self,
         request: Request<GetInstanceRequest>,
     ) -> Result<Response<GetInstanceResponse>, Status> {
-        let id = wire::instance_id("id", &request.get_ref().id).map_err(invalid)?;
+        let request = request.into_inner();
+        let id = wire::instance_id("id", &request.id).map_err(invalid)?;
         let guest = self.compute.get(self.cloud()?, id).await.map_err(ServiceError::from)?;
-        Ok(Response::new(GetInstanceResponse { state: Some(wire::state(&guest)) }))
+        let record = match request.with_record {
+            true => self.compute.record(id).await.map_err(ServiceError::from)?,
+            false => String::new(),
+        };
+        Ok(Response::new(GetInstanceResponse { state: Some(wire::state(&guest)), record }))
     }
 
     async fn list_instances(

@@ -37,18 +37,25 @@ pub fn spec(spec: Option<wire::InstanceSpec>) -> Result<GuestSpec, SpecError> {
         name: parse("spec.name", &spec.name)?,
         vcpus: spec.vcpus,
         memory: spec.memory_mib.try_into().map_err(|problem| SpecError::new("spec.memory_mib", problem))?,
-        disks: spec.disks.into_iter().enumerate().map(|(index, it)| disk(index, it)).collect::<Result<_, _>>()?,
+        disks: spec
+            .disks
+            .into_iter()
+            .enumerate()
+            .map(|(index, it)| disk(&format!("spec.disks[{index}]"), it))
+            .collect::<Result<_, _>>()?,
         nics: spec.nics.iter().enumerate().map(|(index, it)| nic(index, it)).collect::<Result<_, _>>()?,
         seed: Seed {
             hostname: parse("spec.seed.hostname", &seed.hostname)?,
             ssh_keys: seed.ssh_keys,
             user_data: seed.user_data,
         },
+        record: spec.record,
     })
 }
 
-fn disk(index: usize, disk: wire::DiskSpec) -> Result<Disk, SpecError> {
-    let field = |name| format!("spec.disks[{index}].{name}");
+/// A disk; `field` is where it stands in the contract.
+pub fn disk(field: &str, disk: wire::DiskSpec) -> Result<Disk, SpecError> {
+    let field = |name| format!("{field}.{name}");
     Ok(Disk {
         volume: parse(field("volume_id"), &disk.volume_id)?,
         path: disk.path.into(),

@@ -196,6 +196,7 @@ impl Host {
             nics: vec![],
             seed: Some(SeedSpec { hostname: "web-01".into(), ssh_keys: vec![], user_data: user_data.into() }),
             boot_generation: 1,
+            record: "launched as web-01".into(),
         }
     }
 
@@ -205,8 +206,13 @@ impl Host {
         Ok(state.unwrap())
     }
 
+    pub async fn record(&self, id: &str) -> Result<String, Status> {
+        let request = GetInstanceRequest { id: id.into(), with_record: true };
+        Ok(self.client().get_instance(request).await?.into_inner().record)
+    }
+
     pub async fn get(&self, id: &str) -> Result<InstanceState, Status> {
-        let request = GetInstanceRequest { id: id.into() };
+        let request = GetInstanceRequest { id: id.into(), with_record: false };
         Ok(self.client().get_instance(request).await?.into_inner().state.unwrap())
     }
 

@@ -80,7 +80,8 @@ impl Broken {
         self.changed(name, "presence", presence(old), presence(new));
         let of = |field: &FieldDescriptor| oneof(field).map_or("none".to_owned(), |oneof| oneof.name().to_owned());
         self.changed(name, "oneof", &of(old), &of(new));
-        if required(new) && !required(old) {
+        let unsent = self.unsent.contains(old.parent_message().full_name());
+        if required(new) && !required(old) && !unsent {
             self.add(name, "became required");
         }
         if output_only(new) && !output_only(old) {
@@ -88,7 +89,7 @@ impl Broken {
         }
         let (before, now) = (FieldRules::read(old), FieldRules::read(new));
         // What nobody could set may be ruled anew.
-        if before.not_built || self.unsent.contains(old.parent_message().full_name()) {
+        if before.not_built || unsent {
             return;
         }
         if now.not_built {

@@ -308,6 +308,10 @@ fn adding_is_free_and_so_is_what_was_not_built() {
     for (from, to) in cases {
         assert_eq!(breaking(&pool(GOOD), &changed(from, to), &["t.v1"]), Vec::<String>::new(), "{to}");
     }
+    let required = "message DropThingRequest {\n  // Which.\n  string id = 1 [(google.api.field_behavior) = REQUIRED]";
+    let optional = "message DropThingRequest {\n  // Which.\n  string id = 1";
+    let problems = breaking(&changed(required, optional), &pool(GOOD), &["t.v1"]);
+    assert_eq!(problems, Vec::<String>::new(), "nobody could send it without");
 }
 
 #[test]

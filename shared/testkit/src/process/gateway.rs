@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    net::TcpListener,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -10,7 +9,7 @@ use std::{
 use tonic::transport::{Channel, Endpoint};
 
 use super::{DaemonProcess, binary};
-use crate::{RestClient, wait::until};
+use crate::{RestClient, free_port, wait::until};
 
 /// How long the gateway may take to be ready.
 const READY: Duration = Duration::from_secs(20);
@@ -198,13 +197,4 @@ impl GatewayProcess {
 
 fn flag(name: &str, value: impl std::fmt::Display) -> String {
     format!("{name}={value}")
-}
-
-/// A port that nobody listens on now. Another process may take it before it is used; the kernel hands them out in turn, so it does not in
-/// practice.
-///
-/// # Errors
-/// There is none.
-fn free_port() -> std::io::Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }

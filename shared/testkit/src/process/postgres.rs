@@ -86,7 +86,6 @@ impl PostgresServer {
     /// # Errors
     /// It does not run.
     pub fn freeze(&self) -> anyhow::Result<()> {
-        // The first one before its children, so that there are no new ones.
         self.signal(Signal::STOP)
     }
 
@@ -98,15 +97,34 @@ impl PostgresServer {
         self.signal(Signal::CONT)
     }
 
-    fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+    /// Counts what is in its tables and gives back what was overwritten, as it does by itself in the minutes after much was written.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn settle(&self) -> anyhow::Result<()> {
+        let socket = self.dir.path().display().to_string();
+        self.run("vacuumdb", &["--all", "--full", "--analyze", "--quiet", "--username=cloud", "--host", &socket])
+    }
+
+    /// Its processes' ids.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn pids(&self) -> anyhow::Result<Vec<u32>> {
         // The first line of postmaster.pid (storage-file-layout in PostgreSQL's manual).
         let file = fs::read_to_string(self.path("data/postmaster.pid")).context("the server does not run")?;
-        let main: i32 = file.lines().next().unwrap_or_default().trim().parse()?;
-        send(main, signal)?;
+        let main: u32 = file.lines().next().unwrap_or_default().trim().parse()?;
         let children = fs::read_to_string(format!("/proc/{main}/task/{main}/children"))?;
-        for child in children.split_whitespace() {
+        let children = children.split_whitespace().map(|child| Ok(child.parse()?));
+        std::iter::once(Ok(main)).chain(children).collect()
+    }
+
+    fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        // The first one before its children, so that there are no new ones.
+        send(*self.pids()?.first().context("the server does not run")?, signal)?;
+        for child in self.pids()?.into_iter().skip(1) {
             // One that has ended since needs no signal.
-            let _ended = send(child.parse()?, signal);
+            let _ended = send(child, signal);
         }
         Ok(())
     }
@@ -159,8 +177,8 @@ pub fn url(dir: &Path) -> String {
     format!("postgres://cloud@{}/postgres", dir.display().to_string().replace('/', "%2F"))
 }
 
-fn send(pid: i32, signal: Signal) -> anyhow::Result<()> {
-    kill_process(Pid::from_raw(pid).context("0 is no process")?, signal)?;
+fn send(pid: u32, signal: Signal) -> anyhow::Result<()> {
+    kill_process(Pid::from_raw(pid.cast_signed()).context("0 is no process")?, signal)?;
     Ok(())
 }
 

@@ -4,10 +4,11 @@ use std::pin::Pin;
 
 use bytes::Bytes;
 use cloud_contracts::agent::{
-    EnsureInstanceRequest, EnsureInstanceResponse, GetConsoleLogRequest, GetConsoleLogResponse, GetInstanceRequest,
-    GetInstanceResponse, ListInstancesRequest, ListInstancesResponse, PowerState, RemoveInstanceRequest,
-    RemoveInstanceResponse, ResizeDiskRequest, ResizeDiskResponse, StateReason, StopInstanceRequest,
-    StopInstanceResponse, StreamConsoleRequest, StreamConsoleResponse, WatchInstancesRequest, WatchInstancesResponse,
+    AttachDiskRequest, AttachDiskResponse, DetachDiskRequest, DetachDiskResponse, EnsureInstanceRequest,
+    EnsureInstanceResponse, GetConsoleLogRequest, GetConsoleLogResponse, GetInstanceRequest, GetInstanceResponse,
+    ListInstancesRequest, ListInstancesResponse, PowerState, RemoveInstanceRequest, RemoveInstanceResponse,
+    ResizeDiskRequest, ResizeDiskResponse, StateReason, StopInstanceRequest, StopInstanceResponse,
+    StreamConsoleRequest, StreamConsoleResponse, WatchInstancesRequest, WatchInstancesResponse,
     compute_service_server::ComputeService, stream_console_request::Message,
 };
 use futures::{Stream, StreamExt as _, stream};
@@ -84,12 +85,33 @@ impl ComputeService for Agent {
         .await
     }
 
+    async fn attach_disk(&self, request: Request<AttachDiskRequest>) -> Result<Response<AttachDiskResponse>, Status> {
+        self.call(Method::AttachDisk, |model| {
+            let AttachDiskRequest { context, id, disk, record } = request.into_inner();
+            let disk = disk.ok_or_else(|| invalid("disk", "is required"))?;
+            model.fences.of(Role::Compute).admit(context, &id)?;
+            Ok(AttachDiskResponse { state: Some(model.attach_disk(&id, disk, record)?) })
+        })
+        .await
+    }
+
+    async fn detach_disk(&self, request: Request<DetachDiskRequest>) -> Result<Response<DetachDiskResponse>, Status> {
+        self.call(Method::DetachDisk, |model| {
+            let DetachDiskRequest { context, id, volume_id, record } = request.into_inner();
+            model.fences.of(Role::Compute).admit(context, &id)?;
+            Ok(DetachDiskResponse { state: model.detach_disk(&id, &volume_id, record)? })
+        })
+        .await
+    }
+
     async fn get_instance(
         &self,
         request: Request<GetInstanceRequest>,
     ) -> Result<Response<GetInstanceResponse>, Status> {
         self.call(Method::GetInstance, |model| {
-            Ok(GetInstanceResponse { state: Some(model.domain_state(&request.into_inner().id)?) })
+            let GetInstanceRequest { id, with_record } = request.into_inner();
+            let record = model.is.domains.get(&id).filter(|_| with_record).map(|domain| domain.spec.record.clone());
+            Ok(GetInstanceResponse { state: Some(model.domain_state(&id)?), record: record.unwrap_or_default() })
         })
         .await
     }

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use cloud_contracts::agent::{InstanceSpec, InstanceState, Owner, PowerState, StateReason};
+use cloud_contracts::agent::{DiskSpec, InstanceSpec, InstanceState, Owner, PowerState, StateReason};
 use tonic::Status;
 
 use super::{
@@ -31,7 +31,9 @@ impl Model {
                     domain.boot_generation = spec.boot_generation;
                     domain.console.extend_from_slice(format!("boot {}\n", spec.boot_generation).as_bytes());
                 }
-                domain.spec = spec.clone();
+                // Those of a guest that runs change one by one.
+                let disks = std::mem::take(&mut domain.spec.disks);
+                domain.spec = InstanceSpec { disks, ..spec.clone() };
             }
             Some(domain) if domain.spec.incarnation == spec.incarnation && domain.has_ended() => {}
             _ => {
@@ -68,18 +70,7 @@ impl Model {
     /// What QEMU needs to start: its disks and its tap devices.
     fn check_parts(&mut self, spec: &InstanceSpec) -> Result<(), Status> {
         for disk in &spec.disks {
-            let there = self.is.volumes.get(&disk.volume_id).is_some_and(|v| v.path == disk.path);
-            if !there {
-                let text = format!("cannot start instance {}: there is no disk at `{}`", spec.id, disk.path);
-                return Err(precondition("DISK_MISSING", text));
-            }
-            let other = self.is.domains.values().find(|d| {
-                d.spec.id != spec.id && d.is_active() && d.spec.disks.iter().any(|o| o.volume_id == disk.volume_id)
-            });
-            if let Some(other) = other {
-                let text = format!("volume {} is used by {} and by {}", disk.volume_id, other.spec.id, spec.id);
-                self.violation(text);
-            }
+            self.check_disk(&spec.id, disk)?;
         }
         for nic in &spec.nics {
             let plugged =
@@ -90,6 +81,54 @@ impl Model {
             }
         }
         Ok(())
+    }
+
+    /// What QEMU needs to open a disk of an instance: its file, which no other one has open.
+    fn check_disk(&mut self, id: &str, disk: &DiskSpec) -> Result<(), Status> {
+        let there = self.is.volumes.get(&disk.volume_id).is_some_and(|v| v.path == disk.path);
+        if !there {
+            let text = format!("cannot give instance {id} a disk: there is none at `{}`", disk.path);
+            return Err(precondition("DISK_MISSING", text));
+        }
+        let other =
+            self.is.domains.values().find(|d| {
+                d.spec.id != id && d.is_active() && d.spec.disks.iter().any(|o| o.volume_id == disk.volume_id)
+            });
+        if let Some(other) = other {
+            let text = format!("volume {} is used by {} and by {id}", disk.volume_id, other.spec.id);
+            self.violation(text);
+        }
+        Ok(())
+    }
+
+    pub fn attach_disk(&mut self, id: &str, disk: DiskSpec, record: String) -> Result<InstanceState, Status> {
+        let domain = self.is.domains.get(id).ok_or_else(|| missing("instance", id))?;
+        self.check_owner("instance", &domain.owner)?;
+        if !domain.is_active() {
+            return Err(precondition("NOT_RUNNING", format!("instance {id} does not run")));
+        }
+        if !domain.spec.disks.contains(&disk) {
+            self.check_disk(id, &disk)?;
+        }
+        if let Some(domain) = self.is.domains.get_mut(id) {
+            if !domain.spec.disks.contains(&disk) {
+                domain.spec.disks.push(disk);
+            }
+            domain.spec.record = record;
+        }
+        self.domain_state(id)
+    }
+
+    pub fn detach_disk(&mut self, id: &str, volume: &str, record: String) -> Result<Option<InstanceState>, Status> {
+        let Some(domain) = self.is.domains.get(id) else { return Ok(None) };
+        self.check_owner("instance", &domain.owner)?;
+        let holds = self.hold_disks && domain.is_active();
+        if let Some(domain) = self.is.domains.get_mut(id).filter(|_| !holds) {
+            domain.spec.disks.retain(|disk| disk.volume_id != volume);
+            domain.grown.remove(volume);
+            domain.spec.record = record;
+        }
+        self.domain_state(id).map(Some)
     }
 
     fn check_overcommit(&mut self) {
@@ -191,7 +230,7 @@ fn check_same(is: &Domain, spec: &InstanceSpec) -> Result<(), Status> {
     if old.memory_mib != spec.memory_mib {
         return Err(differs("instance", id, "memory", &old.memory_mib, &spec.memory_mib));
     }
-    if old.disks != spec.disks {
+    if !is.is_active() && old.disks != spec.disks {
         return Err(differs("instance", id, "disks", &debug(&old.disks), &debug(&spec.disks)));
     }
     if old.nics != spec.nics {

@@ -73,7 +73,7 @@ macro_rules! methods {
 }
 
 methods! {
-    Compute mutation { EnsureInstance, StopInstance, RemoveInstance, ResizeDisk }
+    Compute mutation { EnsureInstance, StopInstance, RemoveInstance, ResizeDisk, AttachDisk, DetachDisk }
     Compute reading { GetInstance, ListInstances, WatchInstances, GetConsoleLog, StreamConsole }
     Storage mutation { PutImage, RemoveImage, EnsureVolume, RemoveVolume, ResizeVolume, EnsureSnapshot, RemoveSnapshot }
     Storage reading { GetImage, ListImages, ListVolumes, ListSnapshots }

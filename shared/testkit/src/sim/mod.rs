@@ -289,6 +289,11 @@ impl SimHost {
         self.shared.hurry.notify_waiters();
     }
 
+    /// Whether guests refuse to release a disk that they are asked for.
+    pub fn set_hold_disks(&self, hold: bool) {
+        self.shared.model().hold_disks = hold;
+    }
+
     /// How long guests take to shut down from now on; `None`: they never do.
     pub fn set_guest_shutdown(&self, time: Option<Duration>) {
         self.shared.settings().guest_shutdown = time;

@@ -15,7 +15,7 @@ use super::{Role, SimCapacity, fence::Fences};
 pub struct Domain {
     /// Its tag.
     pub owner: Owner,
-    /// As last ensured.
+    /// As last ensured, with the disks that it has now.
     pub spec: InstanceSpec,
     /// What it does.
     pub power: PowerState,
@@ -177,6 +177,8 @@ pub(crate) struct Model {
     pub cpu_overcommit: u32,
     pub is: Snapshot,
     pub fences: Fences,
+    /// Guests do not release disks.
+    pub hold_disks: bool,
     /// What a correct gateway never brings about.
     pub violations: Vec<String>,
     /// Ids under which a volume was made before, with how often.
@@ -196,6 +198,7 @@ impl Model {
             cpu_overcommit,
             is: Snapshot::default(),
             fences: Fences::default(),
+            hold_disks: false,
             violations: Vec::new(),
             made_volumes: BTreeMap::new(),
             taken_snapshots: BTreeMap::new(),

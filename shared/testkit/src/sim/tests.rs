@@ -112,6 +112,7 @@ impl Bench {
             nics: vec![NicSpec { port_id: port.to_string(), mac: String::new(), device: port.tap_device(), mtu: 1450 }],
             seed: None,
             boot_generation: 1,
+            record: String::new(),
         }
     }
 

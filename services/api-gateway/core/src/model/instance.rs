@@ -7,7 +7,7 @@ use cloud_domain::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Meta, Timestamp, Value, meta::resource};
+use super::{Meta, Timestamp, Value, Volume, meta::resource};
 use crate::filter::{Field, FieldKind, ID, LABELS, NAME};
 
 /// What an instance shall be.
@@ -67,7 +67,41 @@ pub struct Disk {
     pub root: bool,
     /// Its size.
     pub size: Gib,
+    /// What is under way with it; none: nothing.
+    #[serde(default)]
+    pub change: Option<DiskChange>,
 }
+
+/// What is under way with a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum DiskChange {
+    /// Its guest is being given it.
+    Attaching,
+    /// Its guest is asked to release it. It is gone from the row when the hypervisor says that the guest has.
+    Detaching,
+}
+
+impl Disk {
+    /// A volume as a disk that nothing is under way with.
+    #[must_use]
+    pub fn of(volume: &Volume) -> Self {
+        let (name, root, size) = (volume.meta.name.clone(), volume.root, volume.size);
+        Self { volume: volume.id(), name, root, size, change: None }
+    }
+
+    /// Whether the guest is to have it.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        self.change != Some(DiskChange::Detaching)
+    }
+}
+
+/// Disks of an instance at most, the root disk among them: as many as hypervisors keep room for.
+pub const MAX_DISKS: usize = 16;
+
+/// Bytes that a host keeps of an instance's row (`InstanceSpec.record`).
+const RECORD: usize = 1 << 20;
 
 /// An instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -176,6 +210,27 @@ impl Instance {
     #[must_use]
     pub fn id(&self) -> InstanceId {
         self.meta.id.into()
+    }
+
+    /// The row as its host keeps it, for a database that has forgotten it: see [`Self::from_record`]. Empty where it is longer than hosts keep.
+    ///
+    /// # Errors
+    /// It cannot be written as JSON, which does not happen.
+    pub fn to_record(&self) -> Result<String, serde_json::Error> {
+        // As it is when what is under way with its disks is done.
+        let wanted = self.disks.iter().filter(|disk| disk.is_wanted());
+        let disks = wanted.map(|disk| Disk { change: None, ..disk.clone() }).collect();
+        let record =
+            serde_json::to_string(&Self { placed: None, status_reason: String::new(), disks, ..self.clone() })?;
+        Ok(if record.len() > RECORD { String::new() } else { record })
+    }
+
+    /// What [`Self::to_record`] made, by this release or an earlier one.
+    ///
+    /// # Errors
+    /// It is none of those.
+    pub fn from_record(record: &str) -> Result<Self, serde_json::Error> {
+        serde_json::from_str(record)
     }
 }
 

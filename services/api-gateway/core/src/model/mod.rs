@@ -17,7 +17,9 @@ pub(crate) use host::STATE;
 pub use host::{Agent, AgentRole, Host, HostCapacity, HostLimits, HostMode, Pool};
 pub use identity::{ApiKey, Caller, Event, NewEvent, OldSecret, Project, Role};
 pub use image::{ARCHITECTURES, Image, ImageFormat, ImageSource, ImageStatus, Visibility};
-pub use instance::{Desired, Disk, Instance, InstanceType, Nic, Placed, PlacedCandidate, RestartPolicy};
+pub use instance::{
+    Desired, Disk, DiskChange, Instance, InstanceType, MAX_DISKS, Nic, Placed, PlacedCandidate, RestartPolicy,
+};
 pub use join::{Authority, HostCertificate, JoinToken};
 pub use meta::{Labels, Meta, Resource, Timestamp, Value};
 pub use network::{Port, Subnet, Vpc};

@@ -4,7 +4,7 @@ use cloud_domain::{HostId, ImageId, VolumeId};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{AgentRole, Meta, Value, meta::resource};
+use super::{AgentRole, Copied, Instance, Meta, Value, meta::resource};
 use crate::Kind;
 
 /// What an orphan is.
@@ -69,6 +69,12 @@ pub struct Orphan {
     pub pool: String,
     /// A volume: the image that it was made from.
     pub image: Option<ImageId>,
+    /// A volume: what it was copied from, where that is no image; without its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copied: Option<Copied>,
+    /// A guest: what it was when it was last started, where its host knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<Box<Instance>>,
     /// A VPC: the generation last applied.
     pub generation: u64,
     /// To be removed from its host.
@@ -81,7 +87,10 @@ impl Orphan {
     /// Whether what is known of the object is still the same.
     #[must_use]
     pub fn shows(&self, other: &Self) -> bool {
-        let seen = |o: &Self| (o.detail.clone(), o.active, o.volumes.clone(), o.size_bytes, o.generation);
+        let seen = |o: &Self| {
+            let start = o.kept.as_ref().map(|kept| (kept.incarnation, kept.boot_generation));
+            (o.detail.clone(), o.active, o.volumes.clone(), o.size_bytes, o.generation, start)
+        };
         seen(self) == seen(other)
     }
 }

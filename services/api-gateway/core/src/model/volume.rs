@@ -82,7 +82,7 @@ pub struct Volume {
 }
 
 /// What a volume was copied from, and its name then.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum Copied {
     /// A snapshot.
@@ -128,6 +128,21 @@ impl Volume {
     #[must_use]
     pub fn id(&self) -> VolumeId {
         self.meta.id.into()
+    }
+
+    /// It belongs to no instance any more. One that no guest ever saw, and whose data are gone, has its place nowhere again.
+    pub fn release(&mut self) {
+        if self.status == VolumeStatus::Creating {
+            self.host = None;
+            self.host_name.clear();
+        }
+        // One whose data are missing stays ERROR, attached or not.
+        if !self.data_missing {
+            self.status = VolumeStatus::Available;
+            self.status_reason.clear();
+        }
+        self.instance = None;
+        self.instance_name.clear();
     }
 
     /// What it starts as.

@@ -9,7 +9,7 @@ use cloud_domain::{
 use futures::stream::BoxStream;
 
 use super::ImageFile;
-use crate::model::{Timestamp, VolumeSource};
+use crate::model::{Copied, Timestamp, VolumeSource};
 
 /// Why an agent did not do something.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -80,6 +80,8 @@ pub struct GuestSpec {
     pub user_data: String,
     /// Reboots asked for.
     pub boot_generation: u64,
+    /// What [`ComputeBackend::record`] shall answer.
+    pub record: String,
 }
 
 /// A disk of a guest.
@@ -107,7 +109,7 @@ pub struct NicSpec {
 }
 
 /// What a guest does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum GuestPower {
     /// Runs.
     Running,
@@ -120,7 +122,7 @@ pub enum GuestPower {
 }
 
 /// Why a guest does what it does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum GuestReason {
     /// The hypervisor does not say.
     Unknown,
@@ -139,7 +141,7 @@ pub enum GuestReason {
 }
 
 /// A guest as its hypervisor sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Guest {
     /// The instance.
     pub id: InstanceId,
@@ -153,7 +155,7 @@ pub struct Guest {
     pub boot_generation: u64,
     /// When it was started.
     pub started_at: Option<Timestamp>,
-    /// Its disks, the boot disk first.
+    /// Its disks, the boot disk first: those that it may have open.
     pub volumes: Vec<VolumeId>,
 }
 
@@ -162,6 +164,12 @@ impl Guest {
     #[must_use]
     pub const fn is_active(&self) -> bool {
         matches!(self.power, GuestPower::Running | GuestPower::Paused)
+    }
+
+    /// Whether it may have a volume open.
+    #[must_use]
+    pub fn may_have_open(&self, volume: VolumeId) -> bool {
+        self.is_active() && self.volumes.contains(&volume)
     }
 }
 
@@ -177,8 +185,20 @@ pub trait ComputeBackend: Send + Sync {
     /// Has a running guest see that a disk of it is larger, and grows a disk that only its hypervisor may change. Precondition where it does
     /// not run.
     async fn resize_disk(&self, target: GuestTarget, volume: VolumeId, size_bytes: u64) -> Result<(), BackendError>;
+    /// Gives a running guest a disk, unless it has it, and has this record kept. Precondition where it does not run.
+    async fn attach_disk(&self, target: GuestTarget, disk: DiskSpec, record: String) -> Result<Guest, BackendError>;
+    /// Asks a running guest to release a disk, and answers with the guest after a few seconds, which may have it still: then it is to be asked again. Takes it
+    /// from a guest that does not run. When it is no disk of the guest any more, this record is kept. None: there is no such guest.
+    async fn detach_disk(
+        &self,
+        target: GuestTarget,
+        volume: VolumeId,
+        record: String,
+    ) -> Result<Option<Guest>, BackendError>;
     /// The guest; none only where a healthy hypervisor says so.
     async fn get(&self, host: HostId, id: InstanceId) -> Result<Option<Guest>, BackendError>;
+    /// The record that is kept of a guest; empty where it has none. None: there is no such guest.
+    async fn record(&self, host: HostId, id: InstanceId) -> Result<Option<String>, BackendError>;
     /// Every guest of this cloud on a host.
     async fn list(&self, host: HostId) -> Result<Vec<Guest>, BackendError>;
     /// Instances whose state changed, as it happens. Ends with the connection.
@@ -220,7 +240,7 @@ pub struct StoredVolume {
 }
 
 /// A volume as its host's pool lists it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct FoundVolume {
     /// The volume.
     pub id: VolumeId,
@@ -228,6 +248,8 @@ pub struct FoundVolume {
     pub size_bytes: u64,
     /// The image that it was made from.
     pub image: Option<ImageId>,
+    /// What it was copied from, where that is no image; without its name.
+    pub copied: Option<Copied>,
     /// The pool it is in.
     pub pool: String,
     /// What a hypervisor there opens.
@@ -254,7 +276,7 @@ pub struct SnapshotSpec {
 }
 
 /// A snapshot on a host.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct FoundSnapshot {
     /// The snapshot.
     pub id: SnapshotId,
@@ -363,7 +385,7 @@ pub struct PluggedPort {
 }
 
 /// What a host has of a VPC.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct FoundVpc {
     /// The VPC.
     pub id: VpcId,

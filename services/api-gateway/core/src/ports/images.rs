@@ -1,6 +1,6 @@
 //! Where the gateway keeps image files.
 
-use std::path::PathBuf;
+use std::{any::Any, fmt, path::PathBuf};
 
 use async_trait::async_trait;
 use cloud_domain::ImageId;
@@ -8,7 +8,7 @@ use cloud_domain::ImageId;
 use crate::model::{ImageFormat, ImageSource};
 
 /// Why an image could not be had.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum FetchError {
     /// It will never do: refused, not an image, another checksum, not there. For the user.
     #[error("{0}")]
@@ -33,6 +33,38 @@ pub struct ImageFile {
     pub virtual_size_bytes: u64,
 }
 
+/// An image's file that stays where it is until this is dropped.
+pub struct HeldImage {
+    path: PathBuf,
+    hold: Option<Box<dyn Any + Send + Sync>>,
+}
+
+impl HeldImage {
+    /// A file that stays anyway.
+    #[must_use]
+    pub fn new(path: PathBuf) -> Self {
+        Self { path, hold: None }
+    }
+
+    /// A file that stays as long as `hold`.
+    #[must_use]
+    pub fn held(path: PathBuf, hold: impl Send + Sync + 'static) -> Self {
+        Self { path, hold: Some(Box::new(hold)) }
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        self.path.clone()
+    }
+}
+
+impl fmt::Debug for HeldImage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HeldImage").field("path", &self.path).field("held", &self.hold.is_some()).finish()
+    }
+}
+
 /// The gateway's image files.
 #[async_trait]
 pub trait ImageStore: Send + Sync {
@@ -45,9 +77,9 @@ pub trait ImageStore: Send + Sync {
         sha256: &str,
     ) -> Result<ImageFile, FetchError>;
 
-    /// Where an image's file is, if it is there.
-    async fn path(&self, id: ImageId) -> Result<Option<PathBuf>, FetchError>;
+    /// Has the file of a READY image on this machine, with this SHA-256 (lower-case hex) and as many bytes; `None`: there is none.
+    async fn hold(&self, id: ImageId, sha256: &str, size_bytes: u64) -> Result<Option<HeldImage>, FetchError>;
 
-    /// Removes an image's file. What is gone is success.
+    /// Removes an image, wherever it is. What is gone is success.
     async fn remove(&self, id: ImageId) -> Result<(), FetchError>;
 }

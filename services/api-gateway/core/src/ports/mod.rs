@@ -2,6 +2,7 @@
 
 mod authority;
 mod backends;
+mod changes;
 mod fence;
 mod images;
 mod store;
@@ -13,10 +14,8 @@ pub use backends::{
     GuestSpec, GuestTarget, NetworkBackend, NicSpec, PluggedPort, SlicePort, SliceSubnet, SnapshotSpec, StorageBackend,
     StoredVolume, VolumeSpec, VpcSlice,
 };
+pub use changes::{Changed, Changes, Mark};
 pub use fence::Fencer;
-pub use images::{FetchError, ImageFile, ImageStore};
-pub use store::{
-    Audited, Changed, Changes, Claim, Cursor, EventQuery, Fill, HeardAgent, Key, Query, Store, StoreError, Tx,
-    VpcSnapshot,
-};
+pub use images::{FetchError, HeldImage, ImageFile, ImageStore};
+pub use store::{Audited, Claim, Cursor, EventQuery, Fill, HeardAgent, Key, Query, Store, StoreError, Tx, VpcSnapshot};
 pub use work::{WorkItem, WorkKind, WorkState};

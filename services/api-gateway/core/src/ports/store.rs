@@ -5,6 +5,7 @@ use std::{collections::HashMap, future::Future, net::Ipv4Addr, time::Duration};
 use cloud_domain::{CloudId, HostId, ProjectId, SessionId, SubnetId, Vni, VpcId};
 use uuid::Uuid;
 
+use super::changes::{Changes, Mark};
 use super::work::{WorkItem, WorkKind, WorkState};
 use crate::{
     Kind,
@@ -131,26 +132,6 @@ pub struct VpcSnapshot {
     pub tunnels: HashMap<HostId, String>,
 }
 
-/// A row that was written, and when.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Changed<R> {
-    /// The row as it is now.
-    pub row: R,
-    /// The revision of the transaction that last wrote it.
-    pub revision: u64,
-    /// The revision of the transaction that made it; 0 where that was before revisions.
-    pub created: u64,
-}
-
-/// Rows that changed, deleted ones included, each in its latest state, in the order of their revisions.
-#[derive(Debug, Clone)]
-pub struct Changes<R> {
-    /// The rows.
-    pub rows: Vec<Changed<R>>,
-    /// Nothing up to this revision is missing: ask for what comes after it.
-    pub upto: u64,
-}
-
 /// An agent as one of the gateways on a database hears it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeardAgent {
@@ -237,6 +218,9 @@ pub trait Store: Clone + Send + Sync + 'static {
 
     /// The live VPCs that a host has ports in, and the generation of each.
     fn vpc_generations(&self, host: HostId) -> impl Future<Output = Result<Vec<(VpcId, u64)>, StoreError>> + Send;
+
+    /// What the live rows of a kind on a host (which has the column `host_id`) are now, in a word.
+    fn mark<R: Resource>(&self, host: HostId) -> impl Future<Output = Result<Mark, StoreError>> + Send;
 
     /// Which of these objects this database remembers to have deleted. The rows themselves may be gone.
     fn tombstones(&self, kind: Kind, ids: &[Uuid]) -> impl Future<Output = Result<Vec<Uuid>, StoreError>> + Send;
@@ -366,7 +350,8 @@ pub trait Tx: Send {
         limit: u32,
     ) -> impl Future<Output = Result<Vec<(HostId, u64)>, StoreError>> + Send;
 
-    /// How many live instances of a project's anti-affinity group each host has; hosts without any are left out.
+    /// How many live instances of a project's anti-affinity group each host has; hosts without any are left out. Until the transaction ends nobody
+    /// else can ask for that group, so what is placed by the answer is placed by the truth.
     fn group_hosts(
         &mut self,
         project: ProjectId,

@@ -29,12 +29,17 @@ struct Finding {
     message: String,
 }
 
-/// What is remembered of an instance.
+/// What is remembered of an instance: of every one at once, so as little as will do.
 struct Claims {
-    name: String,
+    name: Box<str>,
     live: bool,
-    ports: BTreeSet<PortId>,
-    volumes: BTreeSet<VolumeId>,
+    ports: Box<[Option<PortId>]>,
+    volumes: Box<[Option<VolumeId>]>,
+}
+
+/// Strikes a claim off that was met; whether it was there.
+fn strike<T: PartialEq>(claims: &mut [Option<T>], met: &T) -> bool {
+    claims.iter_mut().find(|claim| claim.as_ref() == Some(met)).is_some_and(|claim| claim.take().is_some())
 }
 
 /// What is remembered of the rows so far.
@@ -87,32 +92,36 @@ async fn audit<S: Store>(context: &Context<S>) -> Result<Vec<Finding>, StoreErro
     Ok(books.findings)
 }
 
-/// Says what does not fit; what was said before is not said again. Answers with what is known now.
+/// Says what does not fit; what was said before is not said again. Answers with what is known now: not with what could not be written as an event, which
+/// is said at the next audit.
 async fn report<S: Store>(
     context: &Context<S>,
     findings: Vec<Finding>,
     known: &BTreeSet<Finding>,
 ) -> BTreeSet<Finding> {
     let mut counts: BTreeMap<&'static str, u64> = CHECKS.into_iter().map(|check| (check, 0)).collect();
-    for finding in &findings {
+    let mut told = BTreeSet::new();
+    for finding in findings {
         *counts.entry(finding.check).or_default() += 1;
-        if known.contains(finding) {
-            continue;
+        if !known.contains(&finding) {
+            let Finding { check, id, message } = &finding;
+            tracing::error!(check, %id, message, "the database contradicts itself");
+            if let Err(error) = tell(context, &finding).await {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the finding is not written as an event yet");
+                continue;
+            }
         }
-        let Finding { check, id, message } = finding;
-        tracing::error!(check, %id, message, "the database contradicts itself");
-        if let Err(error) = tell(context, finding).await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "the finding is not written as an event");
-        }
+        told.insert(finding);
     }
     context.registry.inventories().audited(counts);
-    findings.into_iter().collect()
+    told
 }
 
 async fn tell<S: Store>(context: &Context<S>, finding: &Finding) -> Result<(), StoreError> {
     let mut tx = context.store.begin_background().await?;
     let event = match finding.check {
-        CAPACITY => tx.get::<Host>(finding.id).await?.map(|row| event(&row, "audit.finding", &finding.message)),
+        // With its correction.
+        CAPACITY => None,
         PORT => tx.get::<Port>(finding.id).await?.map(|row| event(&row, "audit.finding", &finding.message)),
         VOLUME => tx.get::<Volume>(finding.id).await?.map(|row| event(&row, "audit.finding", &finding.message)),
         _ => tx.get::<Instance>(finding.id).await?.map(|row| event(&row, "audit.finding", &finding.message)),
@@ -132,6 +141,9 @@ async fn recount<S: Store>(context: &Context<S>, host: HostId) -> Result<(), Sto
         return Ok(());
     }
     tx.set_capacity_used(host, summed.0, summed.1).await?;
+    if let Some(row) = tx.get::<Host>(*host.as_uuid()).await? {
+        tx.event(event(&row, "audit.finding", &wrongly_counted(&row.meta.name, counters, summed))).await?;
+    }
     tracing::error!(
         host = context.registry.name(host),
         ?counters,
@@ -139,6 +151,13 @@ async fn recount<S: Store>(context: &Context<S>, host: HostId) -> Result<(), Sto
         "what is promised of a host (vCPUs, MiB) was counted wrong: corrected"
     );
     tx.commit().await
+}
+
+fn wrongly_counted(host: &str, counters: (u64, u64), summed: (u64, u64)) -> String {
+    format!(
+        "host {host} has {} vCPUs and {} MiB promised by its counters, {} and {} by its instances",
+        counters.0, counters.1, summed.0, summed.1
+    )
 }
 
 fn add((vcpus, memory): (u64, u64), row: &Instance) -> (u64, u64) {
@@ -184,11 +203,11 @@ impl Books {
             }
         }
         let claims = Claims {
-            name: row.meta.name.clone(),
+            name: row.meta.name.as_str().into(),
             // What could not be provisioned keeps the names of what it had.
             live: row.holds_capacity,
-            ports: row.nics.iter().map(|nic| nic.port).collect(),
-            volumes: row.disks.iter().map(|disk| disk.volume).collect(),
+            ports: row.nics.iter().map(|nic| Some(nic.port)).collect(),
+            volumes: row.disks.iter().map(|disk| Some(disk.volume)).collect(),
         };
         self.instances.insert(row.id(), claims);
     }
@@ -198,7 +217,7 @@ impl Books {
             None => Some(format!("its instance {} has no live row", row.instance_name)),
             // What is found here is not missed at the end.
             Some(claims) => {
-                let known = claims.ports.remove(&row.id());
+                let known = strike(&mut claims.ports, &row.id());
                 (!known).then(|| format!("instance `{}` has no such NIC", claims.name))
             }
         };
@@ -217,7 +236,7 @@ impl Books {
         let wrong = match self.instances.get_mut(&instance) {
             None => Some(format!("it is attached to instance {}, which has no live row", row.instance_name)),
             Some(claims) => {
-                let known = claims.volumes.remove(&row.id());
+                let known = strike(&mut claims.volumes, &row.id());
                 (!known).then(|| format!("it is attached to instance `{}`, which does not have it", claims.name))
             }
         };
@@ -230,20 +249,19 @@ impl Books {
     fn close(&mut self) {
         let mut findings = Vec::new();
         for (id, claims) in self.instances.iter().filter(|(_, claims)| claims.live) {
-            let ports = claims.ports.iter().map(|port| format!("it has a NIC whose port {port} has no live row"));
+            let ports =
+                claims.ports.iter().flatten().map(|port| format!("it has a NIC whose port {port} has no live row"));
             let volumes = claims
                 .volumes
                 .iter()
+                .flatten()
                 .map(|volume| format!("it has a disk whose volume {volume} is not attached to it"));
             let found = ports.chain(volumes).map(|message| Finding { check: INSTANCE, id: *id.as_uuid(), message });
             findings.extend(found);
         }
         for (id, Counted { name, counters, summed }) in &self.hosts {
             if counters != summed {
-                let message = format!(
-                    "host {name} has {} vCPUs and {} MiB promised by its counters, {} and {} by its instances",
-                    counters.0, counters.1, summed.0, summed.1
-                );
+                let message = wrongly_counted(name, *counters, *summed);
                 findings.push(Finding { check: CAPACITY, id: *id.as_uuid(), message });
             }
         }

@@ -17,7 +17,8 @@ pub(super) async fn reconcile<S: Store>(context: &Context<S>, item: &WorkItem) -
         ImageStatus::Importing => import(context, item, row).await,
         ImageStatus::Deleting => delete(context, item, row).await,
         ImageStatus::Deleted => evict(context, &row).await,
-        ImageStatus::Ready | ImageStatus::Error => Ok(Outcome::Done),
+        ImageStatus::Error => clear(context, &row).await,
+        ImageStatus::Ready => Ok(Outcome::Done),
     }
 }
 
@@ -49,6 +50,12 @@ async fn import<S: Store>(context: &Context<S>, item: &WorkItem, read: Image) ->
     }
     tx.update(&mut row).await?;
     tx.commit().await?;
+    if row.status == ImageStatus::Error { clear(context, &row).await } else { Ok(Outcome::Done) }
+}
+
+/// Removes what an earlier attempt may have kept of an image that is none.
+async fn clear<S: Store>(context: &Context<S>, row: &Image) -> Result<Outcome, Failure> {
+    context.backends.images.remove(row.id()).await?;
     Ok(Outcome::Done)
 }
 
@@ -113,15 +120,16 @@ async fn ensure<S: Store>(
     let row: Option<Image> = context.store.get(*id.as_uuid()).await?;
     let gone = || Failure::Final(format!("the image {id} was deleted before its first disk on this host was made"));
     let row = row.filter(|r| r.status == ImageStatus::Ready).ok_or_else(gone)?;
-    let path = context.backends.images.path(id).await?.ok_or_else(gone)?;
+    let held = context.backends.images.hold(id, &row.sha256, row.size_bytes).await?.ok_or_else(gone)?;
     let format = row.format.ok_or_else(gone)?;
     let file = ImageFile {
-        path,
+        path: held.path(),
         format,
         sha256: row.sha256,
         size_bytes: row.size_bytes,
         virtual_size_bytes: row.virtual_size_bytes,
     };
     storage.put_image(host, pool, id, row.meta.version, file).await?;
+    drop(held);
     Ok(())
 }

@@ -14,7 +14,7 @@ use futures::future::join_all;
 use super::{Context, Failure, Outcome, locks::KeyedLocks};
 use crate::{
     model::{AgentRole, HostMode, Port, Subnet},
-    ports::{PluggedPort, SlicePort, SliceSubnet, Store, VpcSlice, VpcSnapshot, WorkItem},
+    ports::{BackendError, PluggedPort, SlicePort, SliceSubnet, Store, VpcSlice, VpcSnapshot, WorkItem},
 };
 
 /// What an agent was last told.
@@ -95,18 +95,24 @@ async fn push<S: Store>(
     snapshot: &VpcSnapshot,
 ) -> Result<Vec<PluggedPort>, Failure> {
     let (key, generation) = ((host, snapshot.vpc.id()), snapshot.generation);
-    if !snapshot.ports.iter().any(|p| p.host == host && !p.removing) {
+    // What it is not told of it unplugs for good: a guest goes on with the tap that it was started with.
+    let Some(strangers) = context.registry.strangers().ports(host, snapshot) else {
+        let message =
+            format!("host {}: its compute-agent has not said yet what guests it has", context.registry.name(host));
+        return Err(BackendError::Unreachable(message).into());
+    };
+    if strangers.is_empty() && !snapshot.ports.iter().any(|p| p.host == host && !p.removing) {
         context.backends.network.remove(host, snapshot.vpc.id(), generation).await?;
         context.slices.set(key, None);
         return Ok(Vec::new());
     }
-    let slice = slice(context, host, snapshot);
+    let slice = slice(context, host, snapshot, strangers);
     let plugged = context.backends.network.apply(host, &slice).await?;
     context.slices.set(key, Some(Applied { session, generation, ports: plugged.clone() }));
     Ok(plugged)
 }
 
-fn slice<S: Store>(context: &Context<S>, host: HostId, snapshot: &VpcSnapshot) -> VpcSlice {
+fn slice<S: Store>(context: &Context<S>, host: HostId, snapshot: &VpcSnapshot, strangers: Vec<SlicePort>) -> VpcSlice {
     let subnet = |s: &Subnet| SliceSubnet { id: s.id(), cidr: s.cidr, dns_servers: s.dns_servers.clone() };
     let port = |p: &Port| SlicePort {
         id: p.id(),
@@ -124,7 +130,7 @@ fn slice<S: Store>(context: &Context<S>, host: HostId, snapshot: &VpcSnapshot) -
         generation: snapshot.generation,
         mtu: context.settings.mtu,
         subnets: snapshot.subnets.iter().map(subnet).collect(),
-        ports: snapshot.ports.iter().filter(|p| !p.removing).map(port).collect(),
+        ports: snapshot.ports.iter().filter(|p| !p.removing).map(port).chain(strangers).collect(),
     }
 }
 
@@ -138,6 +144,7 @@ pub(super) async fn reconcile<S: Store>(context: &Context<S>, item: &WorkItem) -
     let Some(snapshot) = context.store.vpc_snapshot(vpc).await? else { return Ok(Outcome::Done) };
     let mut hosts: BTreeSet<HostId> = snapshot.ports.iter().map(|p| p.host).collect();
     hosts.extend(context.slices.hosts_of(vpc));
+    hosts.extend(context.registry.strangers().hosts_of(vpc));
     // One that is removed, or dead, is told when it comes back: what it has is older then.
     hosts.retain(|host| context.registry.knows(*host) && !is_dead(context, *host));
     let told = join_all(hosts.into_iter().map(|host| tell(context, host, &snapshot))).await;

@@ -42,6 +42,8 @@ pub(super) async fn reconcile<S: Store>(context: &Context<S>, item: &WorkItem) -
     tx.event(event(&row, action, &format!("{} {} on host {}: {why}", row.kind.kind(), row.object, row.host_name)))
         .await?;
     tx.commit().await?;
+    // What it had on the host besides, such as the ports of a guest, is seen by that.
+    context.registry.inventories().again(row.host);
     Ok(Outcome::Done)
 }
 

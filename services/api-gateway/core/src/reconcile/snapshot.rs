@@ -128,12 +128,13 @@ async fn remove<S: Store>(context: &Context<S>, item: &WorkItem, read: &Snapshot
     }
     let mut tx = context.begin(item).await?;
     let mut row = same(&mut tx, read).await?;
-    tx.release_quota(row.meta.project, &held_by_snapshot(&row)).await?;
+    let held = held_by_snapshot(&row);
     row.status = SnapshotStatus::Deleted;
     row.status_reason.clear();
     row.meta.deleted_at = Some(Timestamp::now());
     tx.update(&mut row).await?;
     tx.event(event(&row, "snapshot.deleted", "")).await?;
+    tx.release_quota(row.meta.project, &held).await?;
     tx.commit().await?;
     Ok(Outcome::Done)
 }

@@ -30,12 +30,13 @@ pub(super) async fn reconcile<S: Store>(context: &Context<S>, item: &WorkItem) -
     }
     let mut tx = context.begin(item).await?;
     let mut row = same(&mut tx, &read).await?;
-    // Its data is gone: so is what it held.
-    tx.release_quota(row.meta.project, &held_by_volume(&row)).await?;
+    let held = held_by_volume(&row);
     row.status = VolumeStatus::Deleted;
     row.meta.deleted_at = Some(Timestamp::now());
     tx.update(&mut row).await?;
     tx.event(event(&row, "volume.deleted", "")).await?;
+    // Its data is gone: so is what it held.
+    tx.release_quota(row.meta.project, &held).await?;
     tx.commit().await?;
     Ok(Outcome::Done)
 }

@@ -94,10 +94,10 @@ async fn give_up<S: Store>(
     for (of, amount) in held_by_volume(&row) {
         back.entry(of).and_modify(|held| *held = held.saturating_sub(amount));
     }
-    tx.release_quota(row.meta.project, &back).await?;
     row.status_reason = format!("could not be grown to {wanted} GiB: {why}");
     tx.update(&mut row).await?;
     tx.event(event(&row, "volume.resize_failed", &row.status_reason.clone())).await?;
+    tx.release_quota(row.meta.project, &back).await?;
     tx.commit().await?;
     Ok(Outcome::Done)
 }

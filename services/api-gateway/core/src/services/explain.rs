@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{HostRegistry, lookup::any};
 use crate::{
     CoreError,
-    model::{Caller, Desired, Instance, Port, Timestamp, Volume},
+    model::{Caller, Desired, DiskChange, Instance, Port, Timestamp, Volume},
     ports::{Query, Store, WorkKind},
 };
 
@@ -37,7 +37,7 @@ pub(super) async fn explain<S: Store>(
     let ports: Vec<Port> = store.list(&Query::by("instance_id", &row.id())).await?;
     let mut parts = vec![intent(&row), host(registry, &row)];
     for volume in &volumes {
-        parts.push(of_volume(volume));
+        parts.push(of_volume(volume, &row));
     }
     for port in &ports {
         let generation = store.vpc_generation(port.vpc).await?;
@@ -95,13 +95,18 @@ fn host(registry: &HostRegistry, row: &Instance) -> String {
     format!("host {}: {}{why}", row.host_name, state.as_str())
 }
 
-fn of_volume(volume: &Volume) -> String {
+fn of_volume(volume: &Volume, row: &Instance) -> String {
     let kind = if volume.root { "root disk" } else { "volume" };
     let place =
         if volume.host_name.is_empty() { "no host yet".to_owned() } else { format!("host {}", volume.host_name) };
     let (name, status, size) = (&volume.meta.name, volume.status.as_str(), volume.size.get());
     let why = if volume.status_reason.is_empty() { String::new() } else { format!(": {}", volume.status_reason) };
-    format!("{kind} {name}: {status}, {size} GiB, pool `{}` on {place}{why}", volume.pool)
+    let change = match row.disks.iter().find(|disk| disk.volume == volume.id()).and_then(|disk| disk.change) {
+        Some(DiskChange::Attaching) => ", being attached",
+        Some(DiskChange::Detaching) => ", being detached",
+        None => "",
+    };
+    format!("{kind} {name}: {status}{change}, {size} GiB, pool `{}` on {place}{why}", volume.pool)
 }
 
 fn of_port(port: &Port, generation: Option<u64>) -> String {

@@ -1,6 +1,7 @@
 //! Hosts: what operators see of them, and what their agents say.
 
 mod modes;
+mod pace;
 mod skew;
 mod update;
 
@@ -185,7 +186,6 @@ impl<S: Store> HostService<S> {
         let load = input.capacity.load;
         let before = host.capacity.tunnel_address.clone();
         host.capacity.take(input.role, input.capacity);
-        tunnels::moved(&mut tx, &host, &before).await?;
         if is_new {
             super::lookup::insert(&mut tx, &host).await?;
             tx.event(joined(&host)).await?;
@@ -193,6 +193,7 @@ impl<S: Store> HostService<S> {
             super::lookup::rename(&mut tx, &mut host).await?;
         }
         self.set_capacity(&mut tx, &host).await?;
+        tunnels::moved(&mut tx, &host, &before).await?;
         // Where the commit fails, the agent registers again.
         if !self.store.is_exclusive() {
             let heard = HeardAgent {
@@ -220,7 +221,7 @@ impl<S: Store> HostService<S> {
         if !inventories.is_taken(input.host, input.role, input.session) {
             inventories.again(input.host);
         }
-        Ok((self.store.identity().0, self.settings.heartbeat_interval))
+        Ok((self.store.identity().0, pace::interval(&self.settings, self.registry.count())))
     }
 
     async fn set_capacity(&self, tx: &mut S::Tx, host: &Host) -> Result<(), CoreError> {
@@ -251,9 +252,9 @@ impl<S: Store> HostService<S> {
         let Some(mut host) = tx.get::<Host>(*input.host.as_uuid()).await? else { return Ok(true) };
         let before = host.capacity.tunnel_address.clone();
         host.capacity.take(input.role, input.capacity);
-        tunnels::moved(&mut tx, &host, &before).await?;
         tx.update(&mut host).await?;
         self.set_capacity(&mut tx, &host).await?;
+        tunnels::moved(&mut tx, &host, &before).await?;
         tx.commit().await?;
         // Not before: what could not be written is written at the next sign of life.
         self.registry.learn(&host);

@@ -6,7 +6,7 @@ use cloud_domain::{Incarnation, InstanceStatus, ProjectId};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    Explanation, HostRegistry, Page, PageRequest, Settings, explain, launch,
+    Explanation, HostRegistry, Page, PageRequest, Settings, attachments, explain, launch,
     launch::Launch,
     lookup::{any, check_etag, event, live, member},
 };
@@ -102,14 +102,7 @@ impl<S: Store> InstanceService<S> {
             Paused => return Err(refuse(&row, "start", "is paused")),
             Deleting | Deleted => return Err(refuse(&row, "start", "is being deleted")),
         }
-        let host: Option<Host> = tx.get(*row.host.as_uuid()).await?;
-        if host.is_some_and(|host| host.mode == HostMode::Fenced) {
-            let message = format!(
-                "cannot start instance `{}`: host {}, which has its disks, was declared dead",
-                row.meta.name, row.host_name
-            );
-            return Err(CoreError::precondition("HOST_FENCED", message));
-        }
+        check_host(&mut tx, &row, "start").await?;
         row.status = Starting;
         row.status_reason.clear();
         row.desired = Desired::Running;
@@ -234,6 +227,48 @@ impl<S: Store> InstanceService<S> {
         Ok(row)
     }
 
+    /// Makes a volume a disk of an instance. A guest that runs is given it after this; one that is stopped has it when it starts.
+    ///
+    /// # Errors
+    /// `NotFound` (instance, volume), `StaleEtag`, Precondition where the instance is not RUNNING, PAUSED or STOPPED, or has as many disks as it may have, or where
+    /// the volume is not AVAILABLE, or is on another host.
+    pub async fn attach_volume(
+        &self,
+        caller: &Caller,
+        id: &str,
+        etag: &str,
+        volume: &str,
+    ) -> Result<Instance, CoreError> {
+        member(caller)?;
+        let mut tx = self.store.begin().await?;
+        let mut row = attachments::attach(&mut tx, &self.registry, caller, (id, etag), volume).await?;
+        self.commit(tx, caller, &mut row, "instance.attach-volume").await?;
+        Ok(row)
+    }
+
+    /// Takes a volume from an instance. A guest that runs is asked to release it after this, and until it has the volume stays a disk of the instance.
+    ///
+    /// # Errors
+    /// `NotFound` (instance, volume), `StaleEtag`, Precondition where the volume is no disk of the instance or its root disk, or the instance is being started,
+    /// stopped or deleted.
+    pub async fn detach_volume(
+        &self,
+        caller: &Caller,
+        id: &str,
+        etag: &str,
+        volume: &str,
+    ) -> Result<Instance, CoreError> {
+        member(caller)?;
+        let mut tx = self.store.begin().await?;
+        match attachments::detach(&mut tx, caller, (id, etag), volume).await? {
+            (row, false) => Ok(row),
+            (mut row, true) => {
+                self.commit(tx, caller, &mut row, "instance.detach-volume").await?;
+                Ok(row)
+            }
+        }
+    }
+
     async fn commit(
         &self,
         mut tx: S::Tx,
@@ -264,14 +299,25 @@ impl<S: Store> InstanceService<S> {
     }
 }
 
+/// Refuses what needs a host that was declared dead.
+pub(super) async fn check_host<T: Tx>(tx: &mut T, row: &Instance, verb: &str) -> Result<(), CoreError> {
+    let host: Option<Host> = tx.get(*row.host.as_uuid()).await?;
+    if host.is_some_and(|host| host.mode == HostMode::Fenced) {
+        let (name, host) = (&row.meta.name, &row.host_name);
+        let message = format!("cannot {verb} instance `{name}`: host {host}, which has its disks, was declared dead");
+        return Err(CoreError::precondition("HOST_FENCED", message));
+    }
+    Ok(())
+}
+
 /// The live instance, with its work due. The work first: a worker that is about to write the instance holds it, so that what is read after it
 /// stays what it is. (Where the call is refused, neither is written.)
-async fn ordered<T: Tx>(tx: &mut T, caller: &Caller, id: &str) -> Result<Instance, CoreError> {
+pub(super) async fn ordered<T: Tx>(tx: &mut T, caller: &Caller, id: &str) -> Result<Instance, CoreError> {
     let row: Instance = live(tx, caller.project, id).await?;
     tx.enqueue(WorkKind::Instance, row.meta.id).await?;
     live(tx, caller.project, &row.meta.id.to_string()).await
 }
 
-fn refuse(row: &Instance, verb: &str, why: &str) -> CoreError {
+pub(super) fn refuse(row: &Instance, verb: &str, why: &str) -> CoreError {
     CoreError::precondition("INSTANCE_STATE", format!("cannot {verb} instance `{}`: it {why}", row.meta.name))
 }

@@ -18,7 +18,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::model::{AgentRole, Timestamp};
+use crate::model::{AgentRole, OrphanKind, Timestamp};
 
 type Taken = BTreeMap<AgentRole, (SessionId, Timestamp)>;
 
@@ -31,6 +31,8 @@ struct Known {
     hurry: AtomicBool,
     /// Somebody waits for `again`.
     watched: AtomicBool,
+    /// What was compared, by kind, where there was nothing to do.
+    settled: Mutex<BTreeMap<OrphanKind, u64>>,
 }
 
 /// The hosts' inventories.
@@ -50,6 +52,7 @@ impl Inventories {
             again: Notify::new(),
             hurry: AtomicBool::new(true),
             watched: AtomicBool::new(false),
+            settled: Mutex::default(),
         };
         Arc::clone(hosts.entry(host).or_insert_with(|| Arc::new(new())))
     }
@@ -115,6 +118,23 @@ impl Inventories {
         times.collect::<Option<Vec<_>>>()?.into_iter().min()
     }
 
+    /// Whether the last comparison of this kind was of the same, and found nothing to do.
+    pub(crate) fn is_settled(&self, host: HostId, kind: OrphanKind, compared: u64) -> bool {
+        let known = self.known(host);
+        let settled = known.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        settled.get(&kind) == Some(&compared)
+    }
+
+    /// This was compared, and there was nothing to do; none: there was.
+    pub(crate) fn settle(&self, host: HostId, kind: OrphanKind, compared: Option<u64>) {
+        let known = self.known(host);
+        let mut settled = known.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        match compared {
+            Some(compared) => settled.insert(kind, compared),
+            None => settled.remove(&kind),
+        };
+    }
+
     /// Counts what was found not to be as it should be.
     pub(crate) fn drifted(&self, what: &'static str, count: usize) {
         let mut drift = self.drift.lock().unwrap_or_else(PoisonError::into_inner);
@@ -148,6 +168,18 @@ fn has(taken: &Taken, role: AgentRole, session: SessionId) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_settled_is_so_until_it_is_another() {
+        let (inventories, host, other) = (Inventories::default(), HostId::random(), HostId::random());
+        let is = |kind, compared| inventories.is_settled(host, kind, compared);
+        assert!(!is(OrphanKind::Volume, 7));
+        inventories.settle(host, OrphanKind::Volume, Some(7));
+        assert!(is(OrphanKind::Volume, 7) && !is(OrphanKind::Volume, 8) && !is(OrphanKind::Vpc, 7));
+        assert!(!inventories.is_settled(other, OrphanKind::Volume, 7));
+        inventories.settle(host, OrphanKind::Volume, None);
+        assert!(!is(OrphanKind::Volume, 7));
+    }
 
     #[tokio::test(start_paused = true)]
     async fn an_inventory_is_of_one_run_of_an_agent() {

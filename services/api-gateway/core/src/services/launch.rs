@@ -1,6 +1,6 @@
 //! Launching: everything an instance needs is claimed in one transaction, or nothing is.
 
-use std::time::Duration;
+use std::{net::Ipv4Addr, time::Duration};
 
 use cloud_domain::{Gib, Incarnation, InstanceId, InstanceStatus, MacAddr, PortId, ProjectId, VolumeId};
 use tokio::time::Instant;
@@ -20,6 +20,9 @@ use crate::{
     },
     ports::{Query, Store, Tx, WorkKind},
 };
+
+/// How many addresses of guests without a row are passed over.
+const STRANGERS: usize = 64;
 
 /// What a caller wants launched. Ids and names are taken alike.
 #[derive(Debug, Clone, Default)]
@@ -67,17 +70,19 @@ pub(super) async fn launch<S: Store>(
     let image = visible_image(&mut tx, caller, &request.image).await?;
     let size = root_size(&request, &kind, &image)?;
     let vpc = vpc(&mut tx, caller, &request.vpc).await?;
-    claim(&mut tx, settings, caller, &wanted(&kind, size)).await?;
-    // The hosts are told of a new port. Before the subnet is read, so that neither it nor the VPC can be deleted until this commits.
-    tx.bump_generation(vpc.id()).await?;
-    let subnet = subnet(&mut tx, &vpc, &request.subnet).await?;
-    let data = data_volumes(&mut tx, caller, &request.volumes).await?;
+    let mut data = data_volumes(&mut tx, caller, &request.volumes).await?;
     if tx.find::<Instance>(caller.project, &request.name).await?.is_some() {
         return Err(CoreError::AlreadyExists { kind: Kind::Instance, name: request.name });
     }
     let ask = Ask::new(&kind, &image, &data, &request.placement)?;
     let (host, placed) = placement::place(&mut tx, store, registry, settings.placement, caller, &ask).await?;
     let (host, host_name) = (host.id(), host.meta.name);
+    // The hosts are told of a new port. As late as may be, since whatever launches into this VPC waits from here on until this commits; but before
+    // the subnet is read, so that neither it nor the VPC can be deleted behind our back.
+    tx.bump_generation(vpc.id()).await?;
+    let subnet = subnet(&mut tx, &vpc, &request.subnet).await?;
+    // Whoever waited here may have lost a volume to the one that it waited for: that is told as what it is.
+    data_volumes(&mut tx, caller, &request.volumes).await?;
 
     let id = InstanceId::random();
     let meta = |id: Uuid, name: &str, labels| Meta::new(id, caller.project, &caller.project_name, name, labels);
@@ -99,7 +104,7 @@ pub(super) async fn launch<S: Store>(
         growing_to: None,
     };
     let port_id = PortId::random();
-    let ip = tx.free_address(subnet.id(), subnet.cidr).await?.ok_or_else(|| CoreError::Exhausted {
+    let ip = free_address(&mut tx, registry, &subnet).await?.ok_or_else(|| CoreError::Exhausted {
         reason: "SUBNET_FULL",
         message: format!(
             "subnet `{}` of VPC `{}` ({}) has no free address",
@@ -120,7 +125,6 @@ pub(super) async fn launch<S: Store>(
         host_name: host_name.clone(),
         removing: false,
     };
-    let disk = |v: &Volume| Disk { volume: v.id(), name: v.meta.name.clone(), root: v.root, size: v.size };
     let nic = Nic {
         port: port_id,
         vpc: vpc.id(),
@@ -146,7 +150,7 @@ pub(super) async fn launch<S: Store>(
         boot_generation: 0,
         booted_generation: 0,
         nics: vec![nic],
-        disks: std::iter::once(&root).chain(&data).map(disk).collect(),
+        disks: std::iter::once(&root).chain(&data).map(Disk::of).collect(),
         ssh_keys: request.ssh_keys,
         user_data: request.user_data,
         started_at: None,
@@ -164,12 +168,15 @@ pub(super) async fn launch<S: Store>(
     insert(&mut tx, &instance).await?;
     tx.insert(&root).await?;
     tx.insert(&port).await?;
+    // In one order, whatever the caller's: two launches that want the same ones do not wait for each other.
+    data.sort_by_key(|volume| volume.meta.id);
     for volume in data {
         attach(&mut tx, volume, &instance).await?;
     }
     tx.enqueue(WorkKind::Instance, instance.meta.id).await?;
     tx.enqueue(WorkKind::Vpc, vpc.meta.id).await?;
     tx.event(event(caller, &instance, "instance.launch")).await?;
+    claim(&mut tx, settings, caller, &wanted(&kind, size)).await?;
     tx.commit().await?;
     Ok(instance)
 }
@@ -191,6 +198,21 @@ pub(super) async fn would_be_placed<S: Store>(
     let begun = Instant::now();
     let (_, placed) = placement::place(&mut tx, store, registry, settings.placement, caller, &ask).await?;
     Ok((placed, begun.elapsed()))
+}
+
+/// An address that no row has, and if there is another one, that no guest without a row has.
+async fn free_address<T: Tx>(
+    tx: &mut T,
+    registry: &HostRegistry,
+    subnet: &Subnet,
+) -> Result<Option<Ipv4Addr>, CoreError> {
+    for _ in 0..STRANGERS {
+        match tx.free_address(subnet.id(), subnet.cidr).await? {
+            Some(ip) if registry.strangers().have(subnet.id(), ip) => {}
+            found => return Ok(found),
+        }
+    }
+    Ok(tx.free_address(subnet.id(), subnet.cidr).await?)
 }
 
 /// What the instance and its root disk will hold of the project's quota: see `model::held_by_instance` and `model::held_by_volume`.
@@ -310,7 +332,8 @@ async fn data_volumes<T: Tx>(tx: &mut T, caller: &Caller, names: &[String]) -> R
     Ok(volumes)
 }
 
-async fn attach<T: Tx>(tx: &mut T, mut volume: Volume, instance: &Instance) -> Result<(), CoreError> {
+/// Makes the volume a disk of the instance.
+pub(super) async fn attach<T: Tx>(tx: &mut T, mut volume: Volume, instance: &Instance) -> Result<(), CoreError> {
     // A blank volume takes its place now: from here on it may be created there, and only until it has been.
     volume.status = if volume.host.is_none() { VolumeStatus::Creating } else { VolumeStatus::InUse };
     volume.host = Some(instance.host);

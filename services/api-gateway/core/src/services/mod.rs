@@ -1,7 +1,9 @@
 //! What a caller may ask for. Each call validates, commits its intent with the work it causes in one transaction, and answers; nothing
 //! remote happens before the commit, and nothing that can fail after it.
 
+mod adoption;
 mod api_keys;
+mod attachments;
 mod audit;
 mod bootstrap;
 mod console;
@@ -24,6 +26,7 @@ mod quotas;
 mod registry;
 mod requests;
 mod snapshots;
+mod strangers;
 mod tunnels;
 mod volumes;
 mod vpcs;
@@ -54,6 +57,7 @@ pub use quotas::{QuotaService, QuotaView};
 pub use registry::{AgentHealth, AgentRef, Facts, HostRegistry, HostState};
 pub use requests::{Known, RequestService};
 pub use snapshots::{NewSnapshot, SnapshotService};
+pub use strangers::Strangers;
 pub use volumes::{NewVolume, VolumeService};
 pub use vpcs::{NewSubnet, NewVpc, VpcService};
 pub use watch::{ChangeKind, Told, Watch, WatchRequest, WatchService};
@@ -208,13 +212,13 @@ impl<S: Store> Services<S> {
             joins,
             instances: InstanceService::new(store.clone(), Arc::clone(&registry), Arc::clone(&settings)),
             console: ConsoleService::new(store.clone(), Arc::clone(&settings)),
-            volumes: VolumeService::new(store.clone(), registry, Arc::clone(&settings)),
+            volumes: VolumeService::new(store.clone(), Arc::clone(&registry), Arc::clone(&settings)),
             snapshots: SnapshotService::new(store.clone(), Arc::clone(&settings)),
             requests: RequestService::new(store.clone(), &settings),
             images,
             vpcs,
             hosts,
-            orphans: OrphanService::new(store.clone(), Arc::clone(&settings)),
+            orphans: OrphanService::new(store.clone(), registry, Arc::clone(&settings)),
             identity: IdentityService::new(store.clone(), cache.clone()),
             projects,
             api_keys: ApiKeyService::new(store.clone(), cache),

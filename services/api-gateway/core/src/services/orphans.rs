@@ -2,25 +2,20 @@
 
 use std::sync::Arc;
 
-use cloud_domain::{Gib, ProjectId, VolumeId};
+use cloud_domain::ProjectId;
 use uuid::Uuid;
 
 use super::{
-    Page, PageRequest, Settings,
-    lookup::{any, as_id, event, insert, live, name, operator},
+    HostRegistry, Page, PageRequest, Settings,
+    adoption::{Adoptable, adopt_instance, adopt_volume, adoptable},
+    lookup::{any, as_id, event, live, operator},
     quotas::claim,
 };
 use crate::{
     CoreError, Kind,
-    model::{
-        Caller, Host, Image, Instance, Labels, Meta, Orphan, OrphanKind, Project, Resource, Timestamp, Value, Volume,
-        VolumeStatus, held_by_volume,
-    },
+    model::{Caller, Host, Orphan, Timestamp, Value},
     ports::{Query, Store, Tx, WorkKind},
 };
-
-/// The version of an adopted volume's row: newer than any call about it that its host's agent may have seen.
-const ADOPTED: u64 = 1 << 40;
 
 /// What an orphan shall become.
 #[derive(Debug, Clone, Default)]
@@ -29,9 +24,9 @@ pub struct Adoption {
     pub host: String,
     /// The orphan's id.
     pub orphan: String,
-    /// The project, by id or name; empty: the caller's.
+    /// A volume's project, by id or name; empty: the caller's. An instance belongs to its network's.
     pub project: String,
-    /// The name; empty: one made of its id.
+    /// A volume's name; empty: one made of its id. An instance keeps its own.
     pub name: String,
 }
 
@@ -39,18 +34,19 @@ pub struct Adoption {
 #[derive(Clone)]
 pub struct OrphanService<S> {
     store: S,
+    registry: Arc<HostRegistry>,
     settings: Arc<Settings>,
 }
 
 /// Hosts and projects belong to the cloud.
-fn nobody() -> ProjectId {
+pub(super) fn nobody() -> ProjectId {
     ProjectId::from(Uuid::nil())
 }
 
 impl<S: Store> OrphanService<S> {
-    /// The service over a store.
-    pub fn new(store: S, settings: Arc<Settings>) -> Self {
-        Self { store, settings }
+    /// The service over a store and what is known of hosts.
+    pub fn new(store: S, registry: Arc<HostRegistry>, settings: Arc<Settings>) -> Self {
+        Self { store, registry, settings }
     }
 
     /// A host's orphans, as of its last inventory (operators).
@@ -63,49 +59,33 @@ impl<S: Store> OrphanService<S> {
         page.list(&self.store, None, Query::by("host_id", &host.id())).await
     }
 
-    /// Makes a volume of an orphan that is one, where it is and with its data (operators).
+    /// Makes a volume of an orphan that is one, where it is and with its data; or an instance of a guest, as it was when it was last started, with its
+    /// volumes and addresses (operators).
     ///
     /// # Errors
-    /// Denied, `NotFound` (host, orphan, project), invalid name, `AlreadyExists`, Precondition where it is no volume, is being removed, is used by
-    /// a guest that is an orphan itself, has a size that no volume has, or has a row already; `QuotaExceeded`.
+    /// Denied, `NotFound` (host, orphan, project), invalid name or project, `AlreadyExists`, Precondition where it is neither, is being removed, has a
+    /// row already, or lacks what it needs, which is said; `QuotaExceeded`.
     pub async fn adopt(&self, caller: &Caller, request: Adoption) -> Result<Orphan, CoreError> {
         operator(caller, "adopt orphans")?;
         let mut tx = self.store.begin().await?;
-        let mut orphan = find(&mut tx, &request.host, &request.orphan).await?;
+        let orphan = find(&mut tx, &request.host, &request.orphan).await?;
+        if let Some(kept) = orphan.kept.as_ref().filter(|kept| !kept.anti_affinity_group.is_empty()) {
+            // Before the host, as launches do: nobody of its group is placed meanwhile.
+            tx.group_hosts(kept.meta.project, &kept.anti_affinity_group).await?;
+        }
         // Nobody removes the host meanwhile.
         tx.lock_capacity_used(orphan.host).await?;
-        find(&mut tx, &orphan.host.to_string(), &request.orphan).await?;
-        adoptable(&orphan)?;
-        let users: Vec<Orphan> = tx.list(&Query::by("host_id", &orphan.host)).await?;
-        if let Some(user) = users.iter().find(|o| o.volumes.iter().any(|v| *v.as_uuid() == orphan.object)) {
-            let message = format!(
-                "volume {} is a disk of guest {}, which is an orphan itself: remove that first, its disks stay",
-                orphan.object, user.object
-            );
-            return Err(CoreError::precondition("ORPHAN_IN_USE", message));
-        }
-        if let Some(row) = tx.get::<Volume>(orphan.object).await? {
-            let message = match row.meta.deleted_at {
-                None => format!("volume `{}` has this id already: {}", row.meta.name, orphan.detail),
-                Some(_) => format!("volume `{}` had this id and was deleted: it will be removed", row.meta.name),
-            };
-            return Err(CoreError::precondition("ORPHAN_KNOWN", message));
-        }
-        let project = match request.project.as_str() {
-            "" => (caller.project, caller.project_name.clone()),
-            text => {
-                let row: Project = live(&mut tx, nobody(), text).await?;
-                (row.meta.id.into(), row.meta.name)
-            }
+        let mut orphan = find(&mut tx, &orphan.host.to_string(), &request.orphan).await?;
+        let (project, held) = match adoptable(&orphan)? {
+            Adoptable::Volume => adopt_volume(&mut tx, caller, &orphan, &request).await?,
+            Adoptable::Instance(kept) => adopt_instance(&mut tx, caller, &orphan, kept, &request).await?,
         };
-        let row = volume(&mut tx, &orphan, project, &request.name).await?;
-        let owner = Caller { project: row.meta.project, project_name: row.meta.project_name.clone(), ..caller.clone() };
-        claim(&mut tx, &self.settings, &owner, &held_by_volume(&row)).await?;
-        insert(&mut tx, &row).await?;
-        tx.event(event(caller, &row, "volume.adopt")).await?;
         orphan.meta.deleted_at = Some(Timestamp::now());
         tx.update(&mut orphan).await?;
+        let owner = Caller { project: project.meta.id.into(), project_name: project.meta.name, ..caller.clone() };
+        claim(&mut tx, &self.settings, &owner, &held).await?;
         tx.commit().await?;
+        self.registry.inventories().again(orphan.host);
         Ok(orphan)
     }
 
@@ -137,66 +117,4 @@ async fn find<T: Tx>(tx: &mut T, host: &str, id: &str) -> Result<Orphan, CoreErr
     let columns =
         vec![("host_id", Value::Text(host.meta.id.to_string())), ("object_id", Value::Text(object.to_string()))];
     tx.list(&Query { columns, ..Query::default() }).await?.pop().ok_or_else(unknown)
-}
-
-fn adoptable(orphan: &Orphan) -> Result<(), CoreError> {
-    let refuse = |message: String| Err(CoreError::precondition("NOT_ADOPTABLE", message));
-    if orphan.removing {
-        return refuse(format!("{} {} is being removed", orphan.kind.kind(), orphan.object));
-    }
-    match orphan.kind {
-        OrphanKind::Volume => Ok(()),
-        OrphanKind::Instance => refuse(format!(
-            "{} {} cannot be adopted: its host does not have all that it was launched with. Remove the guest (its disks stay), adopt its \
-             volumes, and launch an instance with them",
-            Instance::KIND,
-            orphan.object
-        )),
-        OrphanKind::Snapshot => refuse(format!(
-            "{} {} cannot be adopted: adopt its volume, and take a new one",
-            orphan.kind.kind(),
-            orphan.object
-        )),
-        OrphanKind::Vpc => refuse(format!("{} {} has no data: remove it", orphan.kind.kind(), orphan.object)),
-    }
-}
-
-/// The row of an adopted volume.
-async fn volume<T: Tx>(
-    tx: &mut T,
-    orphan: &Orphan,
-    (project, project_name): (ProjectId, String),
-    wanted: &str,
-) -> Result<Volume, CoreError> {
-    let id = VolumeId::from(orphan.object);
-    let own = format!("adopted-{}", orphan.object.simple().to_string().chars().take(8).collect::<String>());
-    let wanted = if wanted.is_empty() { own.as_str() } else { name(wanted)? };
-    let size = Gib::holding(orphan.size_bytes).ok().filter(|size| size.bytes() == orphan.size_bytes);
-    let size = size.ok_or_else(|| {
-        let message = format!("volume {id} has {} bytes, which is no whole number of GiB", orphan.size_bytes);
-        CoreError::precondition("NOT_ADOPTABLE", message)
-    })?;
-    let image = match orphan.image {
-        Some(image) => tx.get::<Image>(*image.as_uuid()).await?,
-        None => None,
-    };
-    let mut meta = Meta::new(orphan.object, project, &project_name, wanted, Labels::new());
-    meta.version = ADOPTED;
-    Ok(Volume {
-        meta,
-        size,
-        status: VolumeStatus::Available,
-        status_reason: String::new(),
-        host: Some(orphan.host),
-        host_name: orphan.host_name.clone(),
-        pool: orphan.pool.clone(),
-        instance: None,
-        instance_name: String::new(),
-        root: false,
-        image: orphan.image,
-        image_name: image.map(|row| row.meta.name).unwrap_or_default(),
-        data_missing: false,
-        copied: None,
-        growing_to: None,
-    })
 }

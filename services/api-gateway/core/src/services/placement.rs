@@ -5,18 +5,24 @@
 //! It happens inside the launch's transaction, in three steps.
 //!
 //! 1. **Filters** look at what is in memory of every host ([`HostRegistry::each`]): no row is read. Each host passes or has one reason why not.
+//!    Where many pass, that so many did is remembered for a moment ([`Recent`]); who is chosen is looked at again.
 //! 2. **Room** is a question to the store: of the hosts that passed, those that have enough unpromised, the emptiest (or the fullest) first. A
-//!    window of [`WINDOW`] is looked at before all are. Instances are never looked at; which hosts have some of an anti-affinity group is an index.
+//!    few ([`FIRST`]) are looked at before all are. Instances are never looked at; which hosts have some of an anti-affinity group is an index.
 //! 3. **The best** of them by score is claimed. The claim is exact: it takes the host's row, and its room and mode are part of the statement.
 //!    What was in memory is compared with the row then; where they differ the next one is tried.
 //!
 //! What is in memory may be a second old where several gateways share a database. It never places an instance wrongly, because of the third
 //! step; so that it refuses none wrongly either, all rows are read before a launch is refused.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use cloud_domain::{HostId, ImageId};
 use rand::seq::SliceRandom;
+use tokio::time::Instant;
 
 use super::{Facts, HostRegistry, HostState};
 use crate::{
@@ -26,7 +32,11 @@ use crate::{
 };
 
 /// Hosts with room that are looked at first.
+const FIRST: u32 = 16;
+/// Hosts that are asked for by their ids, where no more than these pass the filters.
 const WINDOW: usize = 64;
+/// How long what the filters came to is taken for what they would come to.
+const RECENT: Duration = Duration::from_millis(100);
 /// All of them.
 const ALL: u32 = 100_000;
 /// Hosts that a refusal lists.
@@ -202,6 +212,21 @@ impl Asked<'_> {
         None
     }
 
+    /// What it says of any host; none where it names some.
+    fn shape(&self) -> Option<Shape> {
+        let Ask { architecture, pool_bytes, placement, pools, pinned, .. } = self.ask;
+        if self.named.is_some() || pinned.is_some() || !self.group.is_empty() {
+            return None;
+        }
+        Some(Shape {
+            architecture: (*architecture).to_owned(),
+            accelerator: placement.accelerator.clone(),
+            labels: placement.host_labels.clone(),
+            pools: pools.clone(),
+            pool_bytes: *pool_bytes,
+        })
+    }
+
     fn no_room(&self) -> String {
         format!("fewer than {} vCPUs or {} MiB unpromised", self.ask.vcpus, self.ask.memory_mib)
     }
@@ -256,11 +281,11 @@ struct Candidate {
 }
 
 /// What the filters came to.
-#[derive(Default)]
+#[derive(Debug, Default, Clone)]
 struct Filtered {
     hosts: u32,
     fitting: u32,
-    /// Those that fit, as long as they are within a window.
+    /// Those that fit, where they are no more than [`WINDOW`].
     few: Vec<HostId>,
     /// A few of those that do not, and why.
     refused: Vec<(String, String)>,
@@ -282,9 +307,42 @@ impl Filtered {
                 Some(_) => {}
             }
         });
+        if this.fitting as usize > WINDOW {
+            this.few.clear();
+        }
         this
     }
+
+    /// As [`Self::by`], or as it was a moment ago.
+    fn lately(registry: &HostRegistry, asked: &Asked<'_>) -> Self {
+        let Some(shape) = asked.shape() else { return Self::by(registry, asked) };
+        let mut recent = registry.recent().0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, of, filtered)) = &*recent
+            && at.elapsed() < RECENT
+            && *of == shape
+        {
+            return filtered.clone();
+        }
+        let filtered = Self::by(registry, asked);
+        // Few are asked for by their ids: one that fits only since then would be missing.
+        *recent = (filtered.fitting as usize > WINDOW).then(|| (Instant::now(), shape, filtered.clone()));
+        filtered
+    }
 }
+
+/// What an ask says of any host.
+#[derive(Debug, PartialEq, Eq)]
+struct Shape {
+    architecture: String,
+    accelerator: String,
+    labels: Labels,
+    pools: Vec<String>,
+    pool_bytes: u64,
+}
+
+/// What the filters came to lately, where many hosts passed. Looking at a thousand takes a third of a millisecond, most of it waiting for memory.
+#[derive(Debug, Default)]
+pub struct Recent(Mutex<Option<(Instant, Shape, Filtered)>>);
 
 async fn choose<T: Tx>(
     tx: &mut T,
@@ -293,7 +351,7 @@ async fn choose<T: Tx>(
     shuffle: bool,
     asked: &Asked<'_>,
 ) -> Result<Option<(Host, Placed)>, CoreError> {
-    let filtered = Filtered::by(registry, asked);
+    let filtered = Filtered::lately(registry, asked);
     if filtered.fitting == 0 {
         return Ok(None);
     }
@@ -302,7 +360,7 @@ async fn choose<T: Tx>(
         Strategy::Pack => Fill::Fullest,
     };
     let few = (filtered.fitting as usize <= WINDOW).then_some(filtered.few.as_slice());
-    let windows: &[u32] = if few.is_some() { &[ALL] } else { &[64, ALL] };
+    let windows: &[u32] = if few.is_some() { &[ALL] } else { &[FIRST, ALL] };
     for limit in windows {
         let (vcpus, memory) = (asked.ask.vcpus, asked.ask.memory_mib);
         let rooms = tx.hosts_with_room(vcpus, memory, order, few, *limit).await?;
@@ -410,3 +468,6 @@ fn nowhere(registry: &HostRegistry, asked: &Asked<'_>) -> CoreError {
     let list = if lines.is_empty() { "no host has joined".to_owned() } else { lines.join("; ") };
     CoreError::Exhausted { reason: "NO_HOST", message: format!("no host for type `{}`: {list}", asked.ask.kind) }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@ use super::{
     key_cache::KeyCache,
     lookup::{any, check_etag, event, insert, labels, live, name},
     quotas::hold,
-    vpcs,
+    vpcs::{self, no_strangers},
 };
 use crate::{
     CoreError, Kind,
@@ -121,6 +121,10 @@ impl<S: Store> ProjectService<S> {
         }
         let project = ProjectId::from(row.meta.id);
         keep_an_operator(&mut tx, |key| key.meta.project == project).await?;
+        // Before the project, as launches do. The default one is all that it may have: with another one it is refused below.
+        for vpc in tx.list::<Vpc>(&of(project)).await?.iter().filter(|vpc| vpc.is_default) {
+            tx.bump_generation(vpc.id()).await?;
+        }
         // From here on nothing is made in it behind our back.
         hold(&mut tx, project, &row.meta.name).await?;
         nothing::<Instance, _>(&mut tx, &row, |_| true).await?;
@@ -128,9 +132,11 @@ impl<S: Store> ProjectService<S> {
         nothing::<Snapshot, _>(&mut tx, &row, |_| true).await?;
         nothing::<Image, _>(&mut tx, &row, |_| true).await?;
         nothing::<Vpc, _>(&mut tx, &row, |vpc| !vpc.is_default).await?;
+        let vpcs: Vec<Vpc> = tx.list(&of(project)).await?;
+        let what = format!("project `{}`", row.meta.name);
+        no_strangers(&mut tx, &what, |nic| vpcs.iter().any(|vpc| vpc.id() == nic.vpc)).await?;
         let now = Some(Timestamp::now());
-        for mut vpc in tx.list::<Vpc>(&of(project)).await? {
-            tx.bump_generation(vpc.id()).await?;
+        for mut vpc in vpcs {
             for mut subnet in tx.list::<Subnet>(&Query::by("vpc_id", &vpc.id())).await? {
                 subnet.meta.deleted_at = now;
                 tx.update(&mut subnet).await?;

@@ -1,8 +1,7 @@
 //! Quotas: what projects may have.
 //!
 //! Each project has one row of exact counters. What a call makes is claimed in its transaction, what is gone from the hosts is given back in
-//! the transaction that says so: `model::quota` says what a row holds. A transaction takes the project's quota before anything else that it
-//! locks, but for the work and the cloud's own row: two that wait for each other would both lose time.
+//! the transaction that says so: `model::quota` says what a row holds.
 
 use std::sync::Arc;
 
@@ -34,6 +33,10 @@ pub struct QuotaService<S> {
 }
 
 /// Claims what a call makes in the caller's project.
+///
+/// **The last thing before the commit**, as giving back is: all that is made in a project waits for its one row, and so only for each other's
+/// flush. Every transaction takes what it locks in this order: the work that it carries out, hosts, VPCs, rows, the work of others, the quota; two that
+/// took it in different orders could wait for each other.
 pub(super) async fn claim<T: Tx>(
     tx: &mut T,
     settings: &Settings,

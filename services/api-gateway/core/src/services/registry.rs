@@ -15,7 +15,7 @@ use std::{
 use cloud_domain::{HostId, ImageId, SessionId};
 use tokio::time::Instant;
 
-use super::Inventories;
+use super::{Inventories, Strangers, placement::Recent};
 use crate::{
     model::{AgentRole, Host, HostCapacity, HostMode, Labels, Timestamp},
     ports::HeardAgent,
@@ -127,19 +127,39 @@ pub struct HostRegistry {
     hosts: Mutex<HashMap<HostId, HostEntry>>,
     pulse: Mutex<Option<Pulse>>,
     inventories: Inventories,
+    strangers: Strangers,
+    recent: Recent,
 }
 
 impl HostRegistry {
     /// An empty registry; an agent is silent after `timeout`.
     #[must_use]
     pub fn new(timeout: Duration) -> Self {
-        Self { timeout, hosts: Mutex::default(), pulse: Mutex::default(), inventories: Inventories::default() }
+        Self {
+            timeout,
+            hosts: Mutex::default(),
+            pulse: Mutex::default(),
+            inventories: Inventories::default(),
+            strangers: Strangers::default(),
+            recent: Recent::default(),
+        }
     }
 
     /// What is known of the hosts' inventories.
     #[must_use]
     pub const fn inventories(&self) -> &Inventories {
         &self.inventories
+    }
+
+    /// The networks of guests that no row knows.
+    #[must_use]
+    pub const fn strangers(&self) -> &Strangers {
+        &self.strangers
+    }
+
+    /// What placement's filters came to lately.
+    pub(super) const fn recent(&self) -> &Recent {
+        &self.recent
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<HostId, HostEntry>> {
@@ -318,6 +338,12 @@ impl HostRegistry {
     #[must_use]
     pub fn name(&self, host: HostId) -> String {
         self.lock().get(&host).map_or_else(|| host.to_string(), |h| h.name.clone())
+    }
+
+    /// How many hosts there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.lock().len()
     }
 
     /// Every host: id and name.

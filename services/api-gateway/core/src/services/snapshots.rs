@@ -70,10 +70,10 @@ impl<S: Store> SnapshotService<S> {
             pool: volume.pool.clone(),
             data_missing: false,
         };
-        claim(&mut tx, &self.settings, caller, &held_by_snapshot(&row)).await?;
         tx.enqueue(WorkKind::Snapshot, id).await?;
         insert(&mut tx, &row).await?;
         tx.event(event(caller, &row, "snapshot.create")).await?;
+        claim(&mut tx, &self.settings, caller, &held_by_snapshot(&row)).await?;
         tx.commit().await?;
         Ok(row)
     }

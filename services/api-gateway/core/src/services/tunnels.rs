@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// Where the end of a host's tunnels is not what it was, the hosts of its VPCs are told anew: what they were told before leads nowhere. Their
-/// agents take no generation twice, so each VPC gets another one. Before the host's row is written: a launch locks its VPC, then its host.
+/// agents take no generation twice, so each VPC gets another one. After the host's row is written: a launch locks its host, then its VPC.
 pub(super) async fn moved<T: Tx>(tx: &mut T, host: &Host, before: &str) -> Result<(), CoreError> {
     if host.capacity.tunnel_address == before {
         return Ok(());

@@ -106,12 +106,12 @@ impl<S: Store> VolumeService<S> {
             return Err(CoreError::invalid("size_gib", message));
         }
         self.place(&mut tx, caller, &mut row, &request).await?;
-        claim(&mut tx, &self.settings, caller, &held_by_volume(&row)).await?;
         if row.status == VolumeStatus::Creating {
             tx.enqueue(WorkKind::Volume, id).await?;
         }
         insert(&mut tx, &row).await?;
         tx.event(event(caller, &row, "volume.create")).await?;
+        claim(&mut tx, &self.settings, caller, &held_by_volume(&row)).await?;
         tx.commit().await?;
         Ok(row)
     }
@@ -193,7 +193,6 @@ impl<S: Store> VolumeService<S> {
             return Err(CoreError::invalid("size_gib", message));
         }
         let more = u64::from(size.get()) - u64::from(row.size.get());
-        claim(&mut tx, &self.settings, caller, &Amounts::from([(Limited::VolumeGib, more)])).await?;
         match row.host {
             Some(_) => row.growing_to = Some(size),
             // There is nothing to grow yet.
@@ -202,6 +201,7 @@ impl<S: Store> VolumeService<S> {
         row.status_reason.clear();
         tx.update(&mut row).await?;
         tx.event(event(caller, &row, "volume.resize")).await?;
+        claim(&mut tx, &self.settings, caller, &Amounts::from([(Limited::VolumeGib, more)])).await?;
         tx.commit().await?;
         Ok(row)
     }
@@ -235,7 +235,7 @@ impl<S: Store> VolumeService<S> {
             return Ok(row);
         }
         if row.instance.is_some() {
-            let how = if row.root { "it is its root disk and goes with it" } else { "delete the instance first" };
+            let how = if row.root { "it is its root disk and goes with it" } else { "detach it first" };
             let message = format!("volume `{}` is attached to instance `{}`: {how}", row.meta.name, row.instance_name);
             return Err(CoreError::precondition("VOLUME_ATTACHED", message));
         }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     CoreError, Kind,
-    model::{Amounts, Caller, Labels, Limited, Meta, Port, Subnet, Timestamp, Vpc},
+    model::{Amounts, Caller, Labels, Limited, Meta, Nic, Orphan, Port, Subnet, Timestamp, Vpc},
     ports::{Query, Store, Tx},
 };
 
@@ -91,9 +91,9 @@ impl<S: Store> VpcService<S> {
         let id = *VpcId::random().as_uuid();
         let meta = Meta::new(id, caller.project, &caller.project_name, &request.name, request.labels);
         let mut tx = self.store.begin().await?;
-        claim(&mut tx, &self.settings, caller, &held()).await?;
         let vpc = make(&mut tx, meta, cidr, false).await?;
         tx.event(event(caller, &vpc, "vpc.create")).await?;
+        claim(&mut tx, &self.settings, caller, &held()).await?;
         tx.commit().await?;
         Ok(vpc)
     }
@@ -114,7 +114,7 @@ impl<S: Store> VpcService<S> {
         page.list(&self.store, Some(caller.project), Query::default()).await
     }
 
-    /// Deletes a VPC and its subnets. No host knows a VPC without ports, so it is gone at once.
+    /// Deletes a VPC and its subnets. No host knows a VPC without ports or guests, so it is gone at once.
     ///
     /// # Errors
     /// `NotFound`, `StaleEtag`, Precondition while it has ports or is the default one.
@@ -127,11 +127,11 @@ impl<S: Store> VpcService<S> {
             let message = format!("VPC `{}` is the project's default one", vpc.meta.name);
             return Err(CoreError::precondition("VPC_DEFAULT", message));
         }
-        // Before the VPC is locked, as launches do. No host knows a VPC without ports, so it is gone with this.
-        tx.release_quota(caller.project, &held()).await?;
         // From here on no launch can add a port behind our back.
         tx.bump_generation(vpc.id()).await?;
-        no_ports(&mut tx, "vpc_id", &vpc.id(), &format!("VPC `{}`", vpc.meta.name)).await?;
+        let what = format!("VPC `{}`", vpc.meta.name);
+        no_ports(&mut tx, "vpc_id", &vpc.id(), &what).await?;
+        no_strangers(&mut tx, &what, |nic| nic.vpc == vpc.id()).await?;
         let subnets: Vec<Subnet> = tx.list(&Query::by("vpc_id", &vpc.id())).await?;
         for mut subnet in subnets {
             subnet.meta.deleted_at = Some(Timestamp::now());
@@ -140,6 +140,8 @@ impl<S: Store> VpcService<S> {
         vpc.meta.deleted_at = Some(Timestamp::now());
         tx.update(&mut vpc).await?;
         tx.event(event(caller, &vpc, "vpc.delete")).await?;
+        // No host knows a VPC without ports, so it is gone with this.
+        tx.release_quota(caller.project, &held()).await?;
         tx.commit().await?;
         Ok(vpc)
     }
@@ -232,7 +234,9 @@ impl<S: Store> VpcService<S> {
         let found = all.into_iter().find(|s| s.meta.name == id || s.meta.id.to_string() == id);
         let mut row = found.ok_or_else(|| CoreError::not_found(Kind::Subnet, id))?;
         check_etag(&row, etag)?;
-        no_ports(&mut tx, "subnet_id", &row.id(), &format!("subnet `{}`", row.meta.name)).await?;
+        let what = format!("subnet `{}`", row.meta.name);
+        no_ports(&mut tx, "subnet_id", &row.id(), &what).await?;
+        no_strangers(&mut tx, &what, |nic| nic.subnet == row.id()).await?;
         row.meta.deleted_at = Some(Timestamp::now());
         tx.update(&mut row).await?;
         tx.enqueue(crate::ports::WorkKind::Vpc, vpc.meta.id).await?;
@@ -271,6 +275,22 @@ async fn no_ports<T: Tx>(
         Some(port) => Err(CoreError::precondition(
             "HAS_PORTS",
             format!("{what} has ports, one of instance `{}`: delete its instances first", port.instance_name),
+        )),
+    }
+}
+
+/// Guests that no row knows keep their network until somebody has decided about them.
+pub(super) async fn no_strangers<T: Tx>(tx: &mut T, what: &str, uses: impl Fn(&Nic) -> bool) -> Result<(), CoreError> {
+    let orphans: Vec<Orphan> = tx.list(&Query::default()).await?;
+    let guests = orphans.iter().filter_map(|orphan| Some((orphan, orphan.kept.as_ref()?)));
+    match guests.into_iter().find(|(_, kept)| kept.nics.iter().any(&uses)) {
+        None => Ok(()),
+        Some((orphan, kept)) => Err(CoreError::precondition(
+            "HAS_PORTS",
+            format!(
+                "{what} has a guest `{}` on host {} that this database does not know: an operator adopts or removes it first (`cloud host orphan ls {1}`)",
+                kept.meta.name, orphan.host_name
+            ),
         )),
     }
 }

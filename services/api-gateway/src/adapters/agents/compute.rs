@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use cloud_contracts::agent::{self as wire, compute_service_client::ComputeServiceClient};
 use cloud_core::{
     model::{AgentRole, Timestamp},
-    ports::{BackendError, ComputeBackend, Guest, GuestPower, GuestReason, GuestSpec, GuestTarget},
+    ports::{BackendError, ComputeBackend, DiskSpec, Guest, GuestPower, GuestReason, GuestSpec, GuestTarget},
 };
 use cloud_domain::{HostId, InstanceId, VolumeId};
 use cloud_service_kit::{channel::AgentChannel, layers::NoDeadline};
@@ -55,13 +55,11 @@ fn guest(state: &wire::InstanceState) -> Result<Guest, BackendError> {
     })
 }
 
+fn disk(disk: DiskSpec) -> wire::DiskSpec {
+    wire::DiskSpec { volume_id: disk.volume.to_string(), path: disk.path, format: disk.format, read_only: false }
+}
+
 fn spec(target: GuestTarget, spec: GuestSpec) -> wire::InstanceSpec {
-    let disk = |d: cloud_core::ports::DiskSpec| wire::DiskSpec {
-        volume_id: d.volume.to_string(),
-        path: d.path,
-        format: d.format,
-        read_only: false,
-    };
     let nic = |n: cloud_core::ports::NicSpec| wire::NicSpec {
         port_id: n.port.to_string(),
         mac: n.mac.to_string(),
@@ -78,6 +76,7 @@ fn spec(target: GuestTarget, spec: GuestSpec) -> wire::InstanceSpec {
         nics: spec.nics.into_iter().map(nic).collect(),
         seed: Some(wire::SeedSpec { hostname: spec.name, ssh_keys: spec.ssh_keys, user_data: spec.user_data }),
         boot_generation: spec.boot_generation,
+        record: spec.record,
     }
 }
 
@@ -116,11 +115,49 @@ impl ComputeBackend for Agents {
         Ok(())
     }
 
+    async fn attach_disk(
+        &self,
+        target: GuestTarget,
+        disk_spec: DiskSpec,
+        record: String,
+    ) -> Result<Guest, BackendError> {
+        let found = self.find(target.host, AgentRole::Compute)?;
+        let context = Some(self.context(&found, target.version, target.incarnation.to_string()));
+        let (id, disk) = (target.id.to_string(), Some(disk(disk_spec)));
+        let message = wire::AttachDiskRequest { context, id, disk, record };
+        let answer = self.call(target.host, &found, client(&found).attach_disk(request(message))).await?;
+        guest(&answer.state.ok_or_else(|| odd("no state"))?)
+    }
+
+    async fn detach_disk(
+        &self,
+        target: GuestTarget,
+        volume: VolumeId,
+        record: String,
+    ) -> Result<Option<Guest>, BackendError> {
+        let found = self.find(target.host, AgentRole::Compute)?;
+        let context = Some(self.context(&found, target.version, target.incarnation.to_string()));
+        let (id, volume_id) = (target.id.to_string(), volume.to_string());
+        let message = wire::DetachDiskRequest { context, id, volume_id, record };
+        let answer = self.call(target.host, &found, client(&found).detach_disk(request(message))).await?;
+        answer.state.as_ref().map(guest).transpose()
+    }
+
     async fn get(&self, host: HostId, id: InstanceId) -> Result<Option<Guest>, BackendError> {
         let found = self.find(host, AgentRole::Compute)?;
-        let message = wire::GetInstanceRequest { id: id.to_string() };
+        let message = wire::GetInstanceRequest { id: id.to_string(), with_record: false };
         match self.call(host, &found, client(&found).get_instance(request(message))).await {
             Ok(answer) => answer.state.as_ref().map(guest).transpose(),
+            Err(BackendError::NotFound(_)) => Ok(None),
+            Err(other) => Err(other),
+        }
+    }
+
+    async fn record(&self, host: HostId, id: InstanceId) -> Result<Option<String>, BackendError> {
+        let found = self.find(host, AgentRole::Compute)?;
+        let message = wire::GetInstanceRequest { id: id.to_string(), with_record: true };
+        match self.call(host, &found, client(&found).get_instance(request(message))).await {
+            Ok(answer) => Ok(Some(answer.record)),
             Err(BackendError::NotFound(_)) => Ok(None),
             Err(other) => Err(other),
         }

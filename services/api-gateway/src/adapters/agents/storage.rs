@@ -8,7 +8,7 @@ use cloud_contracts::agent::{
     self as wire, put_image_request::Message, storage_service_client::StorageServiceClient, volume_spec::Source,
 };
 use cloud_core::{
-    model::{AgentRole, VolumeSource},
+    model::{AgentRole, Copied, VolumeSource},
     ports::{
         BackendError, FoundSnapshot, FoundVolume, ImageFile, SnapshotSpec, StorageBackend, StoredVolume, VolumeSpec,
     },
@@ -48,10 +48,18 @@ fn client(found: &Found) -> StorageServiceClient<AgentChannel> {
 fn found_volume(volume: wire::Volume) -> Result<FoundVolume, BackendError> {
     let owner = volume.owner.ok_or_else(|| odd("a volume without an owner"))?;
     let image = Some(volume.image_id).filter(|id| !id.is_empty()).map(|id| id.parse()).transpose();
+    let odd_source = || odd("a volume of something whose id is not a UUID");
+    let name = String::new();
+    let copied = match (volume.snapshot_id.as_str(), volume.volume_id.as_str()) {
+        ("", "") => None,
+        ("", id) => Some(Copied::Volume { id: id.parse().map_err(|_| odd_source())?, name }),
+        (id, _) => Some(Copied::Snapshot { id: id.parse().map_err(|_| odd_source())?, name }),
+    };
     Ok(FoundVolume {
         id: owner.resource_id.parse().map_err(|_| odd("a volume whose id is not a UUID"))?,
         size_bytes: volume.size_bytes,
         image: image.map_err(|_| odd("a volume of an image whose id is not a UUID"))?,
+        copied,
         pool: volume.pool,
         path: volume.path,
         format: volume.format,

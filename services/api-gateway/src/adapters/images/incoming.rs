@@ -116,18 +116,14 @@ impl Incoming {
         Ok(())
     }
 
-    /// Verifies the file and renames it to `to`.
-    pub(super) async fn finish(
+    /// Verifies the file, which stays where it is.
+    pub(super) async fn verify(
         mut self,
-        to: &Path,
         format: Option<ImageFormat>,
         sha256: &str,
         probing: Probing,
-    ) -> Result<ImageFile, FetchError> {
-        self.flush().await?;
-        let lost = || io::Error::other("an earlier write failed");
-        let State { file, hash } = self.state.take().ok_or_else(|| machine("write the image", &lost()))?;
-        let found = hex::encode(hash.finalize());
+    ) -> Result<Verified, FetchError> {
+        let (file, found) = self.end().await?;
         if !sha256.is_empty() && !sha256.eq_ignore_ascii_case(&found) {
             let message = format!("its SHA-256 is {found}, and {} was expected", sha256.to_ascii_lowercase());
             return Err(FetchError::Refused(message));
@@ -141,16 +137,55 @@ impl Incoming {
             let message = format!("its bytes are {}, and {} was expected", is.as_str(), wanted.as_str());
             return Err(FetchError::Refused(message));
         }
-        let (from, path) = (self.path.0.clone(), to.to_owned());
-        blocking(move || settle(&file, &from, &path)).await.map_err(|e| machine("keep the image", &e))?;
-        Ok(ImageFile {
-            path: to.to_owned(),
+        let image = ImageFile {
+            path: self.path.0.clone(),
             format: is,
             sha256: found,
             size_bytes: self.size,
             virtual_size_bytes: info.virtual_size,
-        })
+        };
+        Ok(Verified { id: self.id, file, temporary: self.path, image })
     }
+
+    /// Ends it as a copy of what was verified before, under the name `to`. `Err`: its SHA-256, where that is another one.
+    pub(super) async fn copied(mut self, sha256: &str, to: &Path) -> Result<Result<(), String>, FetchError> {
+        let (file, found) = self.end().await?;
+        if found != sha256 {
+            return Ok(Err(found));
+        }
+        keep(file, self.path, to).await.map(Ok)
+    }
+
+    /// The file and its SHA-256.
+    async fn end(&mut self) -> Result<(File, String), FetchError> {
+        self.flush().await?;
+        let lost = || io::Error::other("an earlier write failed");
+        let State { file, hash } = self.state.take().ok_or_else(|| machine("write the image", &lost()))?;
+        Ok((file, hex::encode(hash.finalize())))
+    }
+}
+
+/// A verified file that is still under `incoming/`. Dropped without [`keep`](Self::keep), it is removed.
+pub(super) struct Verified {
+    /// The image.
+    pub(super) id: ImageId,
+    /// What it is.
+    pub(super) image: ImageFile,
+    file: File,
+    temporary: TempPath,
+}
+
+impl Verified {
+    /// Renames it to `to`.
+    pub(super) async fn keep(self, to: &Path) -> Result<ImageFile, FetchError> {
+        keep(self.file, self.temporary, to).await?;
+        Ok(ImageFile { path: to.to_owned(), ..self.image })
+    }
+}
+
+async fn keep(file: File, temporary: TempPath, to: &Path) -> Result<(), FetchError> {
+    let to = to.to_owned();
+    blocking(move || settle(&file, &temporary.0, &to)).await.map_err(|e| machine("keep the image", &e))
 }
 
 async fn examine(path: &Path, probing: Probing) -> Result<ImageInfo, FetchError> {

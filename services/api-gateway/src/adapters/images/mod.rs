@@ -1,4 +1,4 @@
-//! The gateway's image files: one verified file per image in a directory.
+//! The gateway's image files: one verified file per image in a directory, or one object in a bucket.
 //!
 //! # Theory of operation
 //!
@@ -10,11 +10,17 @@
 //! - [`fetch`]: HTTP, where the danger is that the gateway asks its own network on a stranger's behalf.
 //! - [`local`]: the import directory, where the danger is a path that leads out of it.
 //! - [`incoming`]: writing, hashing, verifying.
+//! - [`shared`]: where there is a bucket, the object in it is the image, and files are copies of it.
 
+mod bucket;
+mod cache;
 mod fetch;
+mod holds;
 mod incoming;
 mod local;
+mod marks;
 mod public;
+mod shared;
 
 use std::{
     io,
@@ -26,12 +32,14 @@ use std::{
 use async_trait::async_trait;
 use cloud_core::{
     model::{ImageFormat, ImageSource},
-    ports::{FetchError, ImageFile, ImageStore},
+    ports::{FetchError, HeldImage, ImageFile, ImageStore, Store},
 };
-use cloud_domain::ImageId;
+use cloud_domain::{CloudId, ImageId};
 
 use fetch::{Allowed, Fetcher};
+use shared::Shared;
 
+pub use bucket::BucketOptions;
 pub use fetch::check_url;
 pub use incoming::Incoming;
 pub use local::check_relative;
@@ -49,6 +57,8 @@ pub struct ImageOptions {
     pub allow_private: bool,
     /// How long a fetch may take.
     pub timeout: Duration,
+    /// The bucket that images are kept in; none: the directory is where they are.
+    pub bucket: Option<BucketOptions>,
 }
 
 /// How far a file is examined.
@@ -61,25 +71,26 @@ pub(crate) enum Probing {
     Header,
 }
 
-/// Image files in a directory.
-pub struct DirectoryImages {
+/// Image files in a directory, and in a bucket where there is one.
+pub struct ImageFiles {
     options: ImageOptions,
     incoming: PathBuf,
     probing: Probing,
     fetcher: Fetcher,
+    shared: Option<Arc<Shared>>,
 }
 
-impl DirectoryImages {
-    /// Opens the directory, makes it where it is not there, and throws away what a crash left half written.
+impl ImageFiles {
+    /// Opens the directory, makes it where it is not there, and throws away what a crash left half written. Of a bucket nothing is asked yet.
     ///
     /// # Errors
-    /// The directory cannot be made or read.
-    pub fn open(options: ImageOptions) -> io::Result<Self> {
+    /// The directory cannot be made or read; what is said of the bucket cannot be, or its secret not be read.
+    pub fn open(options: ImageOptions, cloud: CloudId) -> io::Result<Self> {
         let any = options.allow_private;
-        Self::with(options, Probing::Full, Arc::new(move |ip| any || public::is_public(ip)))
+        Self::with(options, cloud, Probing::Full, Arc::new(move |ip| any || public::is_public(ip)))
     }
 
-    pub(crate) fn with(options: ImageOptions, probing: Probing, allowed: Allowed) -> io::Result<Self> {
+    pub(crate) fn with(options: ImageOptions, cloud: CloudId, probing: Probing, allowed: Allowed) -> io::Result<Self> {
         let incoming = options.dir.join("incoming");
         private_dir(&options.dir)?;
         match std::fs::remove_dir_all(&incoming) {
@@ -87,15 +98,54 @@ impl DirectoryImages {
             _ => {}
         }
         private_dir(&incoming)?;
-        Ok(Self { fetcher: Fetcher::new(allowed)?, options, incoming, probing })
+        let shared = options.bucket.as_ref().map(|bucket| Shared::open(bucket, cloud, &options.dir, &incoming));
+        let shared = shared.transpose()?.map(Arc::new);
+        Ok(Self { fetcher: Fetcher::new(allowed)?, options, incoming, probing, shared })
     }
 
-    /// Where an image's verified file is, or will be.
+    /// Whether images are kept in a bucket.
+    #[must_use]
+    pub fn has_bucket(&self) -> bool {
+        self.shared.is_some()
+    }
+
+    /// Sees that images can be kept: that the bucket is there, where there is one.
+    ///
+    /// # Errors
+    /// Later, with what the server says.
+    pub async fn check(&self) -> Result<(), FetchError> {
+        match &self.shared {
+            Some(shared) => shared.check().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Puts in order what crashes and other gateways left of the bucket here. What fails is logged, and done the next time.
+    pub async fn upkeep<S: Store>(&self, store: &S) {
+        let Some(shared) = &self.shared else { return };
+        match self.ids() {
+            Ok(before) => shared.upkeep(store, before).await,
+            Err(error) => tracing::warn!(%error, "cannot list image files"),
+        }
+    }
+
+    /// Removes an image's file from the directory, and from nowhere else. What is gone is success.
+    ///
+    /// # Errors
+    /// Later.
+    pub async fn discard(&self, id: ImageId) -> Result<(), FetchError> {
+        match tokio::fs::remove_file(self.final_path(id)).await {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(machine("remove the image file", &error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Where an image's verified file is, or will be, without a bucket.
     fn final_path(&self, id: ImageId) -> PathBuf {
         self.options.dir.join(id.to_string())
     }
 
-    /// The images that have a file.
+    /// The images that have a file there.
     ///
     /// # Errors
     /// The directory cannot be read.
@@ -108,15 +158,16 @@ impl DirectoryImages {
     /// Begins an image whose bytes are written by [`Incoming::write`] and ended by [`Self::finish`].
     ///
     /// # Errors
-    /// Later where the file cannot be made.
+    /// Later where the file cannot be made, or could not be put into the bucket.
     pub async fn begin(&self, id: ImageId) -> Result<Incoming, FetchError> {
+        self.check().await?;
         Incoming::create(&self.incoming, id, self.options.max_bytes).await
     }
 
-    /// Verifies what was written and gives it its final name.
+    /// Verifies what was written and keeps it.
     ///
     /// # Errors
-    /// Refused where it is not what it must be; Later where the machine is at fault.
+    /// Refused where it is not what it must be; Later where the machine or the bucket is at fault.
     pub async fn finish(
         &self,
         incoming: Incoming,
@@ -124,7 +175,11 @@ impl DirectoryImages {
         sha256: &str,
     ) -> Result<ImageFile, FetchError> {
         let to = self.final_path(incoming.id());
-        incoming.finish(&to, format, sha256, self.probing).await
+        let verified = incoming.verify(format, sha256, self.probing).await?;
+        match &self.shared {
+            Some(shared) => shared.put(verified).await,
+            None => verified.keep(&to).await,
+        }
     }
 
     async fn fetch_bytes(&self, source: &ImageSource, incoming: &mut Incoming) -> Result<(), FetchError> {
@@ -144,7 +199,7 @@ impl DirectoryImages {
 }
 
 #[async_trait]
-impl ImageStore for DirectoryImages {
+impl ImageStore for ImageFiles {
     async fn fetch(
         &self,
         id: ImageId,
@@ -157,19 +212,22 @@ impl ImageStore for DirectoryImages {
         self.finish(incoming, format, sha256).await
     }
 
-    async fn path(&self, id: ImageId) -> Result<Option<PathBuf>, FetchError> {
+    async fn hold(&self, id: ImageId, sha256: &str, size_bytes: u64) -> Result<Option<HeldImage>, FetchError> {
+        if let Some(shared) = &self.shared {
+            return shared.hold(id, sha256, size_bytes).await.map(Some);
+        }
         let path = self.final_path(id);
         match tokio::fs::metadata(&path).await {
-            Ok(_) => Ok(Some(path)),
+            Ok(_) => Ok(Some(HeldImage::new(path))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(machine("look for the image file", &error)),
         }
     }
 
     async fn remove(&self, id: ImageId) -> Result<(), FetchError> {
-        match tokio::fs::remove_file(self.final_path(id)).await {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(machine("remove the image file", &error)),
-            _ => Ok(()),
+        match &self.shared {
+            Some(shared) => shared.remove(id).await,
+            None => self.discard(id).await,
         }
     }
 }

@@ -29,7 +29,7 @@ fn sha(bytes: &[u8]) -> String {
 
 struct Fixture {
     dir: TempDir,
-    images: DirectoryImages,
+    images: ImageFiles,
 }
 
 fn options(dir: &Path) -> ImageOptions {
@@ -39,6 +39,7 @@ fn options(dir: &Path) -> ImageOptions {
         max_bytes: 1 << 20,
         allow_private: false,
         timeout: Duration::from_secs(20),
+        bucket: None,
     }
 }
 
@@ -50,7 +51,7 @@ fn near(ip: IpAddr) -> bool {
 fn fixture() -> Fixture {
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir(dir.path().join("import")).unwrap();
-    let images = DirectoryImages::with(options(dir.path()), Probing::Header, Arc::new(near)).unwrap();
+    let images = ImageFiles::with(options(dir.path()), CloudId::random(), Probing::Header, Arc::new(near)).unwrap();
     Fixture { dir, images }
 }
 
@@ -96,11 +97,12 @@ async fn a_file_of_the_import_directory_is_copied_and_verified() {
     assert_eq!((file.format, file.size_bytes, file.virtual_size_bytes), (ImageFormat::Raw, SIZE as u64, SIZE as u64));
     assert_eq!(file.sha256, sha(&disk()));
     assert_eq!(std::fs::read(&file.path).unwrap(), disk());
-    assert_eq!(f.images.path(id).await.unwrap(), Some(file.path));
+    let held = f.images.hold(id, &file.sha256, file.size_bytes).await.unwrap().unwrap();
+    assert_eq!(held.path(), file.path);
     assert_eq!(f.images.ids().unwrap(), vec![id]);
     f.images.remove(id).await.unwrap();
     f.images.remove(id).await.unwrap();
-    assert_eq!(f.images.path(id).await.unwrap(), None);
+    assert!(f.images.hold(id, &file.sha256, file.size_bytes).await.unwrap().is_none());
     assert_eq!(f.rest(), 0);
 }
 
@@ -139,7 +141,7 @@ async fn no_path_leads_out_of_the_import_directory() {
 async fn without_an_import_directory_nothing_is_imported_from_one() {
     let dir = tempfile::tempdir().unwrap();
     let options = ImageOptions { import_dir: None, ..options(dir.path()) };
-    let images = DirectoryImages::with(options, Probing::Header, Arc::new(near)).unwrap();
+    let images = ImageFiles::with(options, CloudId::random(), Probing::Header, Arc::new(near)).unwrap();
     let source = ImageSource::File("etc/passwd".into());
     refused(images.fetch(ImageId::random(), &source, None, "").await, "--import-dir");
 }
@@ -184,7 +186,7 @@ async fn what_a_crash_left_is_thrown_away_at_start() {
     let upload = f.images.begin(ImageId::random()).await.unwrap();
     std::mem::forget(upload);
     assert_eq!(f.rest(), 1);
-    drop(DirectoryImages::with(options(f.dir.path()), Probing::Header, Arc::new(near)).unwrap());
+    drop(ImageFiles::with(options(f.dir.path()), CloudId::random(), Probing::Header, Arc::new(near)).unwrap());
     assert_eq!(f.rest(), 0);
 }
 
@@ -244,7 +246,7 @@ async fn what_is_not_public_is_not_asked_not_even_by_a_redirect() {
     refused(f.url(&format!("{base}/inside")).await, "127.0.0.2, which is not a public address");
     refused(f.url(&format!("{base}/scheme")).await, "must begin with https:// or http://");
     // As the gateway really is: not even the machine itself.
-    let real = DirectoryImages::open(options(f.dir.path())).unwrap();
+    let real = ImageFiles::open(options(f.dir.path()), CloudId::random()).unwrap();
     for host in ["127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "0x7f.1", "2130706433", "169.254.169.254"] {
         let source = ImageSource::Url(format!("http://{host}:9/x"));
         refused(real.fetch(ImageId::random(), &source, None, "").await, "not a public address");

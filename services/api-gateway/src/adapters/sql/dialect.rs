@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use cloud_core::{filter::FieldKind, model::Timestamp};
 
-use super::engine::{Connection, DatabaseError, Row, statement};
+use super::engine::{Bound, Connection, DatabaseError, Row, statement};
 
 /// PostgreSQL's clock, in microseconds since 1970.
 const POSTGRES_NOW: &str = "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)";
@@ -51,11 +51,45 @@ impl Dialect {
         }
     }
 
+    /// The column by which a whole table is read fastest, and what is less than all of its values.
+    pub(super) fn scan(self) -> (&'static str, Bound) {
+        match self {
+            // The order in which the rows lie in the file. By their ids, each would be looked up on a page of its own.
+            Self::Sqlite { .. } => ("rowid", i64::MIN.into()),
+            Self::Postgres => ("id", "".into()),
+        }
+    }
+
+    /// The value of that column, at its place in a row.
+    pub(super) fn scanned(self, row: &Row, index: usize) -> Result<Bound, DatabaseError> {
+        match self {
+            Self::Sqlite { .. } => row.try_get::<i64>(index).map(Bound::from),
+            Self::Postgres => row.try_get::<&str>(index).map(Bound::from),
+        }
+    }
+
     /// Appended to the selection of rows of `table` to claim.
     pub(super) fn skip_locked(self, table: &str) -> String {
         match self {
             Self::Sqlite { .. } => String::new(),
             Self::Postgres => format!(" FOR UPDATE OF {table} SKIP LOCKED"),
+        }
+    }
+
+    /// A condition that always holds, and lets the statement's own transaction end before it is on the disk. SQLite's writer puts several on the disk
+    /// together.
+    pub(super) const fn unflushed(self) -> &'static str {
+        match self {
+            Self::Sqlite { .. } => "1 = 1",
+            Self::Postgres => "set_config('synchronous_commit', 'off', true) IS NOT NULL",
+        }
+    }
+
+    /// Waits until no other transaction holds the name at `$1`, and holds it until this one ends. None: there is only one at a time.
+    pub(super) const fn hold_name(self) -> Option<&'static str> {
+        match self {
+            Self::Sqlite { .. } => None,
+            Self::Postgres => Some("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))"),
         }
     }
 

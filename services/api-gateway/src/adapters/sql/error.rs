@@ -51,6 +51,8 @@ fn is_lost(error: &DatabaseError) -> bool {
     match error {
         DatabaseError::Sqlx(sqlx::Error::Database(db)) => LOST.contains(&db.code().unwrap_or_default().as_ref()),
         DatabaseError::Sqlite(error) => error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy),
+        // Whoever went on after an error took it for one of those.
+        DatabaseError::Failed => true,
         _ => false,
     }
 }

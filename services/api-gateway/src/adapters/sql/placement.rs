@@ -7,6 +7,7 @@ use cloud_core::{
 use cloud_domain::{HostId, ProjectId};
 
 use super::{
+    dialect::Dialect,
     engine::{Connection, Row, statement},
     error::{fault, from_database},
     rows,
@@ -54,10 +55,16 @@ pub(super) async fn hosts_with_room(
 }
 
 pub(super) async fn group_hosts(
+    dialect: Dialect,
     connection: &mut Connection,
     project: ProjectId,
     group: &str,
 ) -> Result<Vec<(HostId, u64)>, StoreError> {
+    if let Some(hold) = dialect.hold_name() {
+        // In a statement of its own: the next one sees what whoever held it has committed.
+        let query = statement(hold).bind(format!("anti-affinity group {group} of {project}"));
+        query.execute(connection).await.map_err(from_database)?;
+    }
     // As the index has it: that the group is not empty is said for its sake.
     let sql = "SELECT host_id, COUNT(*) FROM instances WHERE project_id = $1 AND affinity_group = $2 AND deleted_at IS NULL \
                AND affinity_group <> '' GROUP BY host_id";
@@ -71,7 +78,7 @@ pub(super) async fn claim(
     (vcpus, memory_mib): (u32, u32),
 ) -> Result<Option<Host>, StoreError> {
     let sql = "UPDATE hosts SET vcpus_used = vcpus_used + $1, memory_used = memory_used + $2, \
-               fill = ((memory_used + $2) * 1000) / memory_total \
+               fill = CASE WHEN memory_total > 0 THEN ((memory_used + $2) * 1000) / memory_total ELSE 0 END \
                WHERE id = $3 AND mode = 'ACTIVE' AND vcpus_used + $1 <= vcpus_total AND memory_used + $2 <= memory_total \
                RETURNING body";
     let query = statement(sql).bind(i64::from(vcpus)).bind(i64::from(memory_mib)).bind(host.to_string());

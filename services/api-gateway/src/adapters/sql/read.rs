@@ -6,7 +6,8 @@ use cloud_core::{
     Kind,
     model::{DoneRequest, Event, Host, Quota, Resource, Timestamp, Value},
     ports::{
-        Audited, Changes, EventQuery, HeardAgent, Query, Store, StoreError, VpcSnapshot, WorkItem, WorkKind, WorkState,
+        Audited, Changes, EventQuery, HeardAgent, Mark, Query, Store, StoreError, VpcSnapshot, WorkItem, WorkKind,
+        WorkState,
     },
 };
 use cloud_domain::{CloudId, HostId, ProjectId, VpcId};
@@ -115,6 +116,10 @@ impl Store for SqlStore {
 
     async fn vpc_generations(&self, host: HostId) -> Result<Vec<(VpcId, u64)>, StoreError> {
         truth::vpc_generations(self, host).await
+    }
+
+    async fn mark<R: Resource>(&self, host: HostId) -> Result<Mark, StoreError> {
+        truth::mark(self, R::TABLE, host).await
     }
 
     async fn tombstones(&self, kind: Kind, ids: &[Uuid]) -> Result<Vec<Uuid>, StoreError> {

@@ -1,15 +1,19 @@
 //! What hosts are compared with: generations, deletions that are remembered, and all claims in one snapshot.
 
+use std::time::Duration;
+
 use cloud_core::{
     Kind,
     model::{Host, Instance, Port, Resource, Subnet, Timestamp, Volume},
-    ports::{Audited, StoreError},
+    ports::{Audited, Mark, StoreError},
 };
 use cloud_domain::{HostId, VpcId};
+use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use super::{
     SqlStore, SqlTx,
+    dialect::Dialect,
     engine::{Connection, Row, statement},
     error::fault,
     error::from_database,
@@ -20,6 +24,10 @@ use super::{
 const IDS: usize = 200;
 /// Rows of one page of an audit.
 const PAGE: usize = 500;
+/// How long an audit pauses after a page, in times of what the page took: it takes a fifth of a processor at most.
+const PAUSE: u32 = 4;
+/// The longest pause: a page may have been slow because the database was.
+const LONGEST: Duration = Duration::from_millis(200);
 
 pub(super) async fn vpc_generations(store: &SqlStore, host: HostId) -> Result<Vec<(VpcId, u64)>, StoreError> {
     let sql = "SELECT id, generation FROM vpcs WHERE deleted_at IS NULL \
@@ -31,6 +39,16 @@ pub(super) async fn vpc_generations(store: &SqlStore, host: HostId) -> Result<Ve
         Ok((id.parse().map_err(fault)?, number(row, 1)?))
     };
     found.iter().map(row).collect()
+}
+
+pub(super) async fn mark(store: &SqlStore, table: &'static str, host: HostId) -> Result<Mark, StoreError> {
+    // From the table's index by host alone, which has the revisions.
+    let sql = format!(
+        "SELECT COUNT(*), CAST(COALESCE(SUM(revision), 0) AS BIGINT) FROM {table} WHERE host_id = $1 AND deleted_at IS NULL"
+    );
+    let mut reader = store.inner.readers.acquire().await.map_err(from_database)?;
+    let row = statement(sql).bind(host.to_string()).fetch_one(&mut reader).await.map_err(from_database)?;
+    Ok(Mark { rows: number(&row, 0)?, revisions: number(&row, 1)? })
 }
 
 /// Enters a deletion, in the transaction that marks the row.
@@ -73,29 +91,34 @@ pub(super) async fn audit(store: &SqlStore, mut see: impl FnMut(Audited) + Send)
     for row in statement(sql).fetch_all(&mut snapshot).await.map_err(from_database)? {
         see(Audited::Host(Box::new(rows::body::<Host>(&row)?), number(&row, 1)?, number(&row, 2)?));
     }
-    each(&mut snapshot, |row: Subnet| see(Audited::Subnet(Box::new(row)))).await?;
-    each(&mut snapshot, |row: Instance| see(Audited::Instance(Box::new(row)))).await?;
-    each(&mut snapshot, |row: Port| see(Audited::Port(Box::new(row)))).await?;
-    each(&mut snapshot, |row: Volume| see(Audited::Volume(Box::new(row)))).await
+    each(store.inner.dialect, &mut snapshot, |row: Subnet| see(Audited::Subnet(Box::new(row)))).await?;
+    each(store.inner.dialect, &mut snapshot, |row: Instance| see(Audited::Instance(Box::new(row)))).await?;
+    each(store.inner.dialect, &mut snapshot, |row: Port| see(Audited::Port(Box::new(row)))).await?;
+    each(store.inner.dialect, &mut snapshot, |row: Volume| see(Audited::Volume(Box::new(row)))).await
 }
 
-/// Every live row of a kind, a page at a time.
-async fn each<R: Resource>(connection: &mut Connection, mut see: impl FnMut(R) + Send) -> Result<(), StoreError> {
-    let sql = format!("SELECT body FROM {} WHERE deleted_at IS NULL AND id > $1 ORDER BY id LIMIT {PAGE}", R::TABLE);
-    let mut last = String::new();
+/// Every live row of a kind, a page at a time, in the order in which the engine reads them fastest. Pauses after each page: nobody waits for an audit,
+/// and the calls meanwhile shall not wait for a processor.
+async fn each<R: Resource>(
+    dialect: Dialect,
+    connection: &mut Connection,
+    mut see: impl FnMut(R) + Send,
+) -> Result<(), StoreError> {
+    let (key, mut last) = dialect.scan();
+    let table = R::TABLE;
+    let sql =
+        format!("SELECT body, {key} FROM {table} WHERE deleted_at IS NULL AND {key} > $1 ORDER BY {key} LIMIT {PAGE}");
     loop {
+        let begun = Instant::now();
         let found = statement(sql.as_str()).bind(last).fetch_all_apart(connection).await.map_err(from_database)?;
-        let mut at = None;
         for row in &found {
-            let row: R = rows::body(row)?;
-            at = Some(row.meta().id.to_string());
-            see(row);
+            see(rows::body(row)?);
         }
-        match at {
-            Some(at) if found.len() == PAGE => last = at,
+        match found.last() {
+            Some(row) if found.len() == PAGE => last = dialect.scanned(row, 1).map_err(from_database)?,
             _ => return Ok(()),
         }
-        tokio::task::yield_now().await;
+        sleep((begun.elapsed() * PAUSE).min(LONGEST)).await;
     }
 }
 

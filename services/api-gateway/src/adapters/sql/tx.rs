@@ -207,7 +207,7 @@ impl Tx for SqlTx {
     }
 
     async fn group_hosts(&mut self, project: ProjectId, group: &str) -> Result<Vec<(HostId, u64)>, StoreError> {
-        placement::group_hosts(self.connection()?, project, group).await
+        placement::group_hosts(self.store.inner.dialect, self.connection()?, project, group).await
     }
 
     async fn forget_agents(&mut self, host: HostId) -> Result<(), StoreError> {

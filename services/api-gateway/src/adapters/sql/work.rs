@@ -1,4 +1,7 @@
 //! The work table: claiming, keeping and ending leases.
+//!
+//! On PostgreSQL nothing of that waits for the disk. What is committed after it is on the disk after it; so if the database's machine fails before, it
+//! was the last that happened: work is claimed once more, or done once more, to the same end.
 
 use std::time::Duration;
 
@@ -48,12 +51,13 @@ pub(super) async fn claim(store: &SqlStore, limit: u32, lease: Duration) -> Resu
     let token = Uuid::new_v4();
     // Materialized: PostgreSQL might else choose anew for each row, and take more than the limit.
     let sql = format!(
-        "WITH clock AS MATERIALIZED (SELECT {} AS now), \
+        "WITH clock AS MATERIALIZED (SELECT {} AS now WHERE {}), \
          due AS MATERIALIZED (SELECT kind, id FROM work, clock WHERE {} ORDER BY due_at LIMIT $4{}) \
          UPDATE work SET lease_token = $1, lease_until = clock.now + $2, attempts = attempts + 1 FROM due, clock \
          WHERE work.kind = due.kind AND work.id = due.id \
          RETURNING work.kind, work.id, work.sequence, work.attempts - 1, work.trace",
         dialect.lease_time("$3"),
+        dialect.unflushed(),
         FREE.replace("$1", "clock.now"),
         dialect.skip_locked("work")
     );
@@ -85,8 +89,9 @@ fn item(row: &Row, lease: Uuid) -> Result<WorkItem, StoreError> {
 pub(super) async fn renew(store: &SqlStore, item: &WorkItem, lease: Duration) -> Result<(), StoreError> {
     let dialect = store.inner.dialect;
     let sql = format!(
-        "UPDATE work SET lease_until = {} + $2 WHERE kind = $3 AND id = $4 AND lease_token = $5 RETURNING 1",
-        dialect.lease_time("$1")
+        "UPDATE work SET lease_until = {} + $2 WHERE kind = $3 AND id = $4 AND lease_token = $5 AND {} RETURNING 1",
+        dialect.lease_time("$1"),
+        dialect.unflushed()
     );
     let statement = statement(sql)
         .bind(dialect.process_time().map(|now| now.0))
@@ -110,8 +115,9 @@ pub(super) async fn finish(
         "UPDATE work SET lease_token = NULL, lease_until = NULL, last_error = $1, \
          attempts = CASE WHEN $2 = 1 THEN attempts ELSE 0 END, \
          due_at = CASE WHEN sequence = $3 OR ($2 = 1 AND attempts > 0) THEN {} + $4 ELSE due_at END \
-         WHERE kind = $6 AND id = $7 AND lease_token = $8 RETURNING 1",
-        dialect.lease_time("$5")
+         WHERE kind = $6 AND id = $7 AND lease_token = $8 AND {} RETURNING 1",
+        dialect.lease_time("$5"),
+        dialect.unflushed()
     );
     let statement = statement(sql)
         .bind(error.map(ToOwned::to_owned))

@@ -27,7 +27,7 @@ use tower::ServiceExt;
 
 use crate::{
     adapters::{
-        images::{DirectoryImages, ImageOptions, Probing},
+        images::{ImageFiles, ImageOptions, Probing},
         pki::Authorities,
         sql::SqlStore,
     },
@@ -81,8 +81,10 @@ impl Cloud {
             max_bytes: 1 << 20,
             allow_private: false,
             timeout: Duration::from_secs(5),
+            bucket: None,
         };
-        let images = Arc::new(DirectoryImages::with(options, Probing::Header, Arc::new(|_| false)).unwrap());
+        let images =
+            Arc::new(ImageFiles::with(options, store.identity().0, Probing::Header, Arc::new(|_| false)).unwrap());
         let registry = Arc::new(HostRegistry::new(Duration::from_secs(60)));
         let settings = Settings { stop_wait: Duration::from_millis(50), ..Settings::default() };
         let mut services = Services::new(store.clone(), Arc::clone(&registry), images.clone(), settings);

@@ -52,6 +52,8 @@ fn call(rpc: &str) -> Option<(Option<InstanceStatus>, Value)> {
         "StartInstance" => (Some(Stopped), json!({})),
         "StopInstance" => (Some(Running), json!({})),
         "RebootInstance" => (Some(Running), json!({})),
+        "AttachVolume" => (Some(Running), json!({"volume": "one"})),
+        "DetachVolume" => (Some(Running), Value::Null),
         "CreateVolume" => (None, json!({"name": "two", "size_gib": 1, "labels": {"b": "1", "a": "2"}})),
         "CreateSnapshot" => (None, json!({"name": "two", "volume": "placed"})),
         "ResizeVolume" => (None, json!({"size_gib": 2})),
@@ -101,6 +103,8 @@ async fn with_one_of_each() -> Cloud {
         size_bytes: 1 << 30,
         pool: "default".into(),
         image: None,
+        copied: None,
+        kept: None,
         generation: 0,
         removing: false,
         by_tombstone: false,
@@ -154,13 +158,16 @@ async fn every_mutation_is_made_once() {
         if short == "UncordonHost" {
             assert_eq!(cloud.post("/hosts/h9/cordon", json!({})).await.status, 200);
         }
+        if short == "DetachVolume" {
+            assert_eq!(cloud.post("/instances/one/volumes", json!({"volume": "one"})).await.status, 200);
+        }
         let id = match path {
             _ if path.contains("{orphan}") => "h1",
             _ if path.starts_with("/hosts/") => "h9",
             _ => "one",
         };
         let path = path.replace("{vpc}", "default").replace("{project}", "default");
-        let path = path.replace("{id}", id).replace("{orphan}", ORPHAN);
+        let path = path.replace("{id}", id).replace("{volume}", "one").replace("{orphan}", ORPHAN);
         let first = cloud.once(verb, &path, &body, "id 1").await;
         // Nobody stops anything here.
         let waits = short == "StopInstance";

@@ -1,5 +1,7 @@
 //! The gateway by script.
 
+mod volumes;
+
 use std::{
     collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard},
@@ -34,6 +36,8 @@ pub struct Fake {
 pub struct Inner {
     /// By name: what looks at it will see.
     pub instances: HashMap<String, Script>,
+    /// The only volume there is, on its way: each look takes it one further, and it stays in the last.
+    pub volume: VecDeque<v1::Volume>,
     /// In the order of the list.
     pub listed: Vec<Instance>,
     pub vpcs: Vec<Vpc>,
@@ -110,6 +114,7 @@ impl Fake {
         let service = Service(state.clone());
         let router = server
             .add_service(v1::instance_service_server::InstanceServiceServer::new(service.clone()))
+            .add_service(v1::volume_service_server::VolumeServiceServer::new(service.clone()))
             .add_service(v1::image_service_server::ImageServiceServer::new(service.clone()))
             .add_service(v1::vpc_service_server::VpcServiceServer::new(service.clone()))
             .add_service(v1::subnet_service_server::SubnetServiceServer::new(service.clone()))
@@ -245,6 +250,12 @@ impl v1::instance_service_server::InstanceService for Service {
     }
     async fn delete_instance(&self, request: Request<v1::DeleteInstanceRequest>) -> Result<Response<Instance>, Status> {
         self.step("delete", &request, &request.get_ref().id)
+    }
+    async fn attach_volume(&self, request: Request<v1::AttachVolumeRequest>) -> Result<Response<Instance>, Status> {
+        self.step("attach_volume", &request, &request.get_ref().id)
+    }
+    async fn detach_volume(&self, request: Request<v1::DetachVolumeRequest>) -> Result<Response<Instance>, Status> {
+        self.step("detach_volume", &request, &request.get_ref().id)
     }
     async fn watch_instances(
         &self,

@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use cloud_domain::VolumeId;
 use quick_xml::{
     Writer,
     events::{BytesDecl, BytesText, Event},
@@ -18,8 +19,8 @@ use crate::{
     core::{Disk, GuestSpec, Nic, Tag},
 };
 
-/// PCIe ports kept free, because q35's root bus does not hot-plug: each volume or NIC that is plugged in later takes one.
-const SPARE_PORTS: usize = 8;
+/// PCIe ports kept free beside those of all the disks that a guest may have: q35's root bus does not hot-plug, so whatever is plugged in later takes one.
+const SPARE_PORTS: usize = 2;
 /// Devices with a port of their own besides disks and NICs: serial bus, balloon, random numbers.
 const FIXED_DEVICES: usize = 3;
 /// Of volume ids that a disk shows as its serial number (the limit of virtio-blk).
@@ -107,7 +108,7 @@ fn devices(xml: &mut Xml, spec: &GuestSpec, around: &Surroundings) -> io::Result
         xml.text("emulator", &[], &path_text(emulator)?)?;
     }
     for (index, disk) in spec.disks.iter().enumerate() {
-        self::disk(xml, index, disk)?;
+        self::disk(xml, &disk_name(index), index == 0, disk)?;
     }
     seed(xml, spec.disks.len(), &around.seed)?;
     controllers(xml, spec)?;
@@ -130,7 +131,7 @@ fn devices(xml: &mut Xml, spec: &GuestSpec, around: &Surroundings) -> io::Result
 fn controllers(xml: &mut Xml, spec: &GuestSpec) -> io::Result<()> {
     xml.empty("controller", &[("type", "usb"), ("model", "none")])?;
     xml.empty("controller", &[("type", "pci"), ("index", "0"), ("model", "pcie-root")])?;
-    let used = spec.disks.len() + 1 + spec.nics.len() + FIXED_DEVICES;
+    let used = GuestSpec::MAX_DISKS.max(spec.disks.len()) + 1 + spec.nics.len() + FIXED_DEVICES;
     for index in 1..=used + SPARE_PORTS {
         let index = index.to_string();
         xml.empty("controller", &[("type", "pci"), ("index", &index), ("model", "pcie-root-port")])?;
@@ -138,10 +139,24 @@ fn controllers(xml: &mut Xml, spec: &GuestSpec) -> io::Result<()> {
     Ok(())
 }
 
-fn disk(xml: &mut Xml, index: usize, disk: &Disk) -> io::Result<()> {
+/// What a disk shows the guest as its serial number.
+pub fn serial_number(volume: VolumeId) -> String {
+    volume.to_string().chars().take(SERIAL_CHARS).collect()
+}
+
+/// A disk alone, as it is attached to a domain under a name that is free there.
+///
+/// # Errors
+/// None but those of the writer.
+pub fn disk_alone(disk: &Disk, target: &str) -> io::Result<String> {
+    let mut xml = Xml(Writer::new(Vec::new()));
+    self::disk(&mut xml, target, false, disk)?;
+    String::from_utf8(xml.0.into_inner()).map_err(io::Error::other)
+}
+
+fn disk(xml: &mut Xml, target: &str, boots: bool, disk: &Disk) -> io::Result<()> {
     let block = disk.path.starts_with("/dev");
     let (kind, attribute) = if block { ("block", "dev") } else { ("file", "file") };
-    let serial: String = disk.volume.to_string().chars().take(SERIAL_CHARS).collect();
     xml.with("disk", &[("type", kind), ("device", "disk")], |xml| {
         // No host cache: what the guest flushed is on the disk, and memory is not used twice. Freed blocks go back to the pool; a read-only
         // disk has none to free.
@@ -153,9 +168,9 @@ fn disk(xml: &mut Xml, index: usize, disk: &Disk) -> io::Result<()> {
         }
         xml.empty("driver", &driver)?;
         xml.empty("source", &[(attribute, &path_text(&disk.path)?)])?;
-        xml.empty("target", &[("dev", &disk_name(index)), ("bus", "virtio")])?;
-        xml.text("serial", &[], &serial)?;
-        if index == 0 {
+        xml.empty("target", &[("dev", target), ("bus", "virtio")])?;
+        xml.text("serial", &[], &serial_number(disk.volume))?;
+        if boots {
             xml.empty("boot", &[("order", "1")])?;
         }
         if disk.read_only {
@@ -193,6 +208,19 @@ fn nic(xml: &mut Xml, nic: &Nic, offload: bool) -> io::Result<()> {
     })
 }
 
+/// As much of a disk as names it to be detached.
+///
+/// # Errors
+/// None but those of the writer.
+pub fn disk_to_detach(kind: &str, source: (&str, &str), target: &str) -> io::Result<String> {
+    let mut xml = Xml(Writer::new(Vec::new()));
+    xml.with("disk", &[("type", kind), ("device", "disk")], |xml| {
+        xml.empty("source", &[source])?;
+        xml.empty("target", &[("dev", target), ("bus", "virtio")])
+    })?;
+    String::from_utf8(xml.0.into_inner()).map_err(io::Error::other)
+}
+
 fn serial(xml: &mut Xml, around: &Surroundings) -> io::Result<()> {
     let (socket, log) = (path_text(&around.serial_socket)?, path_text(&around.console_log)?);
     xml.with("serial", &[("type", "unix")], |xml| {
@@ -205,8 +233,7 @@ fn serial(xml: &mut Xml, around: &Surroundings) -> io::Result<()> {
     })
 }
 
-/// `vda` to `vdz`.
-/// The name of a disk in the domain, by its place among the disks.
+/// The name of a disk in the domain, by its place among the disks: `vda` to `vdz`.
 pub fn disk_name(index: usize) -> String {
     let letter = (b'a'..=b'z').nth(index).map_or('z', char::from);
     format!("vd{letter}")

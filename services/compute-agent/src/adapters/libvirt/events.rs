@@ -42,7 +42,7 @@ pub fn start_loop() -> Result<(), Error> {
     .clone()
 }
 
-/// Subscribes to lifecycle, reboot and metadata events of every domain, and to the connection's end. Undone by [`unsubscribe`].
+/// Subscribes to lifecycle, reboot, metadata and device removal events of every domain, and to the connection's end. Undone by [`unsubscribe`].
 ///
 /// # Errors
 /// libvirt refuses.
@@ -59,11 +59,15 @@ pub fn subscribe(
     // SAFETY: as above (virConnectDomainEventMetadataChangeCallback).
     let tagged: Generic =
         unsafe { std::mem::transmute::<sys::virConnectDomainEventMetadataChangeCallback, Generic>(Some(tagged)) };
+    // SAFETY: as above (virConnectDomainEventDeviceRemovedCallback).
+    let released: Generic =
+        unsafe { std::mem::transmute::<sys::virConnectDomainEventDeviceRemovedCallback, Generic>(Some(released)) };
     let mut subscription = Subscription { ids: Vec::new() };
     for (event, callback) in [
         (sys::VIR_DOMAIN_EVENT_ID_LIFECYCLE, lifecycle),
         (sys::VIR_DOMAIN_EVENT_ID_REBOOT, Some(rebooted as unsafe extern "C" fn(_, _, _))),
         (sys::VIR_DOMAIN_EVENT_ID_METADATA_CHANGE, tagged),
+        (sys::VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, released),
     ] {
         let sender = Box::into_raw(Box::new(events.clone()));
         // SAFETY: the connection is alive; no domain means all of them; `sender` is a box that `drop_sender` frees when libvirt forgets the
@@ -151,6 +155,16 @@ unsafe extern "C" fn tagged(
     domain: sys::virDomainPtr,
     _kind: c_int,
     _namespace: *const c_char,
+    sender: *mut c_void,
+) {
+    // SAFETY: as above.
+    unsafe { send(domain, sender, HypervisorEvent::Changed) };
+}
+
+unsafe extern "C" fn released(
+    _connect: sys::virConnectPtr,
+    domain: sys::virDomainPtr,
+    _alias: *const c_char,
     sender: *mut c_void,
 ) {
     // SAFETY: as above.

@@ -1,7 +1,7 @@
-//! The agent's files for a guest: `<instances>/<id>/{seed.img,serial.sock,console.log}`.
+//! The agent's files for a guest: `<instances>/<id>/{seed.img,record,serial.sock,console.log}`.
 //!
 //! The hypervisor's own user has to reach them by name, so directories may be passed through (0711) and not listed; each file is readable by
-//! its owner alone, whom libvirt makes the hypervisor's user while the guest runs. A seed holds secrets.
+//! its owner alone, whom libvirt makes the hypervisor's user while the guest runs. A seed holds secrets, and so does a record.
 
 use std::{
     io::{self, Read, Seek, SeekFrom, Write},
@@ -49,6 +49,11 @@ impl Files {
         self.directory(id).join("seed.img")
     }
 
+    /// What the gateway wants back.
+    fn record(&self, id: InstanceId) -> PathBuf {
+        self.directory(id).join("record")
+    }
+
     /// Its serial console's socket.
     pub fn serial_socket(&self, id: InstanceId) -> PathBuf {
         self.directory(id).join("serial.sock")
@@ -69,17 +74,41 @@ impl Files {
     /// # Errors
     /// What the system says.
     pub fn write_seed(&self, id: InstanceId, image: &[u8]) -> Result<(), HypervisorError> {
+        self.write(id, &self.seed(id), image)
+    }
+
+    /// Writes the record, whole or not at all.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn write_record(&self, id: InstanceId, record: &str) -> Result<(), HypervisorError> {
+        self.write(id, &self.record(id), record.as_bytes())
+    }
+
+    /// The record; empty where there is none.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn read_record(&self, id: InstanceId) -> Result<String, HypervisorError> {
+        let path = self.record(id);
+        match std::fs::read_to_string(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+            read => read.map_err(|error| failed(&path, &error)),
+        }
+    }
+
+    fn write(&self, id: InstanceId, path: &Path, bytes: &[u8]) -> Result<(), HypervisorError> {
         let directory = self.directory(id);
         make_dir(&directory).map_err(|error| failed(&directory, &error))?;
-        let (path, new) = (self.seed(id), directory.join("seed.img.new"));
+        let new = path.with_added_extension("new");
         let write = || {
             remove_if_there(&new)?;
             let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-            // Not synced: after a power failure the guest is launched anew, and its seed written again.
-            file.write_all(image)?;
-            std::fs::rename(&new, &path)
+            // Not synced: after a power failure the guest is launched anew, and its files written again.
+            file.write_all(bytes)?;
+            std::fs::rename(&new, path)
         };
-        write().map_err(|error| failed(&path, &error))
+        write().map_err(|error| failed(path, &error))
     }
 
     /// Removes everything of a guest.
@@ -153,7 +182,11 @@ mod tests {
         files.write_seed(id, b"two").unwrap();
         assert_eq!(std::fs::read(files.seed(id)).unwrap(), b"two");
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(files.read_record(id).unwrap(), "");
+        files.write_record(id, "what it was").unwrap();
+        assert_eq!(files.read_record(id).unwrap(), "what it was");
         assert_eq!((mode(&files.seed(id)), mode(&files.directory(id))), (0o600, 0o711));
+        assert_eq!(mode(&files.record(id)), 0o600);
         files.remove(id).unwrap();
         files.remove(id).unwrap();
         assert!(!files.exists(id));

@@ -8,12 +8,13 @@ use std::{
 };
 
 use async_trait::async_trait;
-use cloud_domain::{InstanceId, Mib};
+use cloud_domain::{InstanceId, Mib, VolumeId};
 use tokio::{net::UnixStream, sync::broadcast, task::spawn_blocking};
 use virt::{domain::Domain, error::Error, sys};
 
 use super::{
     connection::Connection,
+    disks::{self, Problem},
     domain_xml::{self, Surroundings},
     events,
     files::Files,
@@ -23,7 +24,7 @@ use super::{
 };
 use crate::{
     adapters::accelerator::Accelerator,
-    core::{ByteStream, Found, Guest, GuestSpec, Hypervisor, HypervisorError, HypervisorEvent, Tag},
+    core::{ByteStream, Disk, Found, Guest, GuestSpec, Hypervisor, HypervisorError, HypervisorEvent, Tag},
 };
 
 /// Reading, and writing a tag.
@@ -121,6 +122,21 @@ impl LibvirtHypervisor {
         self.connection.call(action, limit, move |connect| work(&lookup::domain(connect, id)?)).await
     }
 
+    /// Works on the disks of a domain.
+    async fn on_disks<T: Send + 'static>(
+        &self,
+        id: InstanceId,
+        action: &'static str,
+        work: impl FnOnce(&Domain) -> Result<T, Problem> + Send + 'static,
+    ) -> Result<T, HypervisorError> {
+        let done = self.connection.call(action, LONG, move |connect| match work(&lookup::domain(connect, id)?) {
+            Err(Problem::Libvirt(error)) => Err(error),
+            Err(Problem::Other(message)) => Ok(Err(message)),
+            Ok(done) => Ok(Ok(done)),
+        });
+        done.await?.map_err(|message| HypervisorError::Failed { action, message })
+    }
+
     async fn with_files<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Files) -> Result<T, HypervisorError> + Send + 'static,
@@ -165,7 +181,12 @@ impl Hypervisor for LibvirtHypervisor {
             }
         }
         let image = seed::image(id, &spec.seed).map_err(|error| io_failed(&self.files.seed(id), &error))?;
-        self.with_files(move |files| files.write_seed(id, &image)).await?;
+        let record = spec.record.clone();
+        let write = move |files: &Files| {
+            files.write_seed(id, &image)?;
+            files.write_record(id, &record)
+        };
+        self.with_files(write).await?;
         let surroundings = Surroundings {
             accelerator: self.settings.accelerator,
             emulator: self.settings.emulator.clone(),
@@ -215,12 +236,17 @@ impl Hypervisor for LibvirtHypervisor {
         self.with_domain(id, "power off the guest", LONG, Domain::destroy).await
     }
 
-    async fn resize_disk(&self, id: InstanceId, disk: usize, size: Mib) -> Result<(), HypervisorError> {
-        // Of a device that has grown already, it makes QEMU look at its size again and tell the guest.
-        self.with_domain(id, "grow a disk of the guest", LONG, move |domain| {
-            domain.block_resize(&domain_xml::disk_name(disk), size.bytes(), sys::VIR_DOMAIN_BLOCK_RESIZE_BYTES)
-        })
-        .await
+    async fn resize_disk(&self, id: InstanceId, volume: VolumeId, size: Mib) -> Result<(), HypervisorError> {
+        self.on_disks(id, "grow a disk of the guest", move |domain| disks::resize(domain, volume, size)).await
+    }
+
+    async fn attach_disk(&self, id: InstanceId, disk: &Disk) -> Result<(), HypervisorError> {
+        let disk = disk.clone();
+        self.on_disks(id, "attach a disk to the guest", move |domain| disks::attach(domain, &disk)).await
+    }
+
+    async fn detach_disk(&self, id: InstanceId, volume: VolumeId) -> Result<bool, HypervisorError> {
+        self.on_disks(id, "detach a disk from the guest", move |domain| disks::detach(domain, volume)).await
     }
 
     async fn undefine(&self, id: InstanceId) -> Result<(), HypervisorError> {
@@ -234,6 +260,15 @@ impl Hypervisor for LibvirtHypervisor {
             )
         })
         .await
+    }
+
+    async fn record(&self, id: InstanceId) -> Result<String, HypervisorError> {
+        self.with_files(move |files| files.read_record(id)).await
+    }
+
+    async fn keep_record(&self, id: InstanceId, record: &str) -> Result<(), HypervisorError> {
+        let record = record.to_owned();
+        self.with_files(move |files| files.write_record(id, &record)).await
     }
 
     async fn remove_files(&self, id: InstanceId) -> Result<(), HypervisorError> {

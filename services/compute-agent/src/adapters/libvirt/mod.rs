@@ -1,6 +1,7 @@
 //! The hypervisor port over libvirt.
 
 mod connection;
+mod disks;
 mod domain_xml;
 mod errors;
 mod events;

@@ -38,6 +38,11 @@ fn a_guest_that_runs_is_kept_or_rebooted() {
         assert_eq!(decide_ensure(cloud, &asked, Some(&found)).unwrap(), EnsureStep::Reboot);
         asked.boot_generation = 0;
         assert_eq!(decide_ensure(cloud, &asked, Some(&found)).unwrap(), EnsureStep::Keep);
+        // It may be on its way to that.
+        asked.disks.clear();
+        assert_eq!(decide_ensure(cloud, &asked, Some(&found)).unwrap(), EnsureStep::Keep);
+        asked.vcpus = 9;
+        assert!(matches!(decide_ensure(cloud, &asked, Some(&found)), Err(ComputeError::SpecDiffers { .. })));
     }
 }
 
@@ -71,7 +76,7 @@ fn what_is_not_ours_is_refused() {
 #[test]
 fn a_difference_is_named_with_both_values_and_without_secrets() {
     let (cloud, spec) = (CloudId::random(), spec());
-    let found = Found::Tagged(guest(cloud, &spec, Power::Running, Reason::Unknown));
+    let found = Found::Tagged(guest(cloud, &spec, Power::Shutoff, Reason::Unknown));
     let mut asked = spec.clone();
     asked.vcpus = 4;
     asked.disks[0].path = "/pool/b.qcow2".into();

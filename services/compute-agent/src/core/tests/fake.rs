@@ -1,8 +1,11 @@
 //! A hypervisor of maps and channels.
 
 use std::{
-    collections::HashMap,
-    sync::{Mutex, MutexGuard},
+    collections::{HashMap, HashSet},
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -21,6 +24,12 @@ pub struct Fake {
     pub domains: Mutex<HashMap<InstanceId, Found>>,
     /// What was done, in order.
     pub done: Mutex<Vec<&'static str>>,
+    /// That were attached, to whatever guest.
+    pub disks: Mutex<HashSet<VolumeId>>,
+    /// Guests do not release disks.
+    pub holds: AtomicBool,
+    /// Of whoever was defined last.
+    pub record: Mutex<String>,
     /// Steps that fail once.
     pub fail: Mutex<Vec<&'static str>>,
     pub events: broadcast::Sender<HypervisorEvent>,
@@ -31,6 +40,9 @@ impl Default for Fake {
         Self {
             domains: Mutex::default(),
             done: Mutex::default(),
+            disks: Mutex::default(),
+            holds: AtomicBool::new(false),
+            record: Mutex::default(),
             fail: Mutex::default(),
             events: broadcast::Sender::new(64),
         }
@@ -53,6 +65,7 @@ pub fn spec() -> GuestSpec {
         }],
         nics: vec![],
         seed: Seed { hostname: "web-01".parse().unwrap(), ssh_keys: vec![], user_data: String::new() },
+        record: "launched as web-01".into(),
     }
 }
 
@@ -121,6 +134,7 @@ impl Hypervisor for Fake {
 
     async fn define(&self, spec: &GuestSpec, tag: &Tag) -> Result<(), HypervisorError> {
         self.step("define")?;
+        self.record.lock().unwrap().clone_from(&spec.record);
         let guest = Guest { tag: tag.clone(), power: Power::Shutoff, hypervisor_reason: Reason::Unknown };
         self.lock().insert(spec.id, Found::Tagged(guest));
         Ok(())
@@ -156,14 +170,41 @@ impl Hypervisor for Fake {
         Ok(())
     }
 
-    async fn resize_disk(&self, _: InstanceId, disk: usize, _: Mib) -> Result<(), HypervisorError> {
-        assert_eq!(disk, 0);
+    async fn resize_disk(&self, _: InstanceId, _: VolumeId, _: Mib) -> Result<(), HypervisorError> {
         self.step("resize disk")
+    }
+
+    async fn attach_disk(&self, id: InstanceId, disk: &Disk) -> Result<(), HypervisorError> {
+        // Whoever looks at the guest in this moment is told of the disk.
+        let told = self.tagged(id).unwrap().tag.spec.volumes();
+        assert!(told.contains(&disk.volume.to_string()), "{told:?}");
+        self.step("attach disk")?;
+        self.disks.lock().unwrap().insert(disk.volume);
+        Ok(())
+    }
+
+    async fn detach_disk(&self, id: InstanceId, volume: VolumeId) -> Result<bool, HypervisorError> {
+        self.step("detach disk")?;
+        let mut disks = self.disks.lock().unwrap();
+        if !self.holds.load(Relaxed) || !self.tagged(id).is_some_and(|guest| guest.is_active()) {
+            disks.remove(&volume);
+        }
+        Ok(!disks.contains(&volume))
     }
 
     async fn undefine(&self, id: InstanceId) -> Result<(), HypervisorError> {
         self.step("undefine")?;
         self.lock().remove(&id).map(drop).ok_or(HypervisorError::Gone)
+    }
+
+    async fn record(&self, _: InstanceId) -> Result<String, HypervisorError> {
+        Ok(self.record.lock().unwrap().clone())
+    }
+
+    async fn keep_record(&self, _: InstanceId, record: &str) -> Result<(), HypervisorError> {
+        self.step("record")?;
+        record.clone_into(&mut *self.record.lock().unwrap());
+        Ok(())
     }
 
     async fn remove_files(&self, _: InstanceId) -> Result<(), HypervisorError> {

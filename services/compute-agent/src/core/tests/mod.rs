@@ -1,3 +1,4 @@
 mod decide;
+mod disks;
 mod fake;
 mod service;

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use cloud_domain::InstanceStatus;
 
-use super::{Context, Failure, Outcome, become_status, event, same, target};
+use super::{Context, Failure, Outcome, become_status, disks, event, same, target};
 use crate::{
     model::{Instance, Timestamp},
-    ports::{GuestPower, GuestReason, Store, Tx, WorkItem},
+    ports::{GuestPower, GuestReason, Store, Tx, WorkItem, WorkKind},
 };
 
 /// How often a guest is asked again to shut down: one that is still booting does not hear the first time.
@@ -42,9 +42,12 @@ async fn stopped<S: Store>(
 ) -> Result<Outcome, Failure> {
     // An instance in ERROR stays in it: that it does not run is part of it.
     if matches!(read.status, InstanceStatus::Stopped | InstanceStatus::Error) {
-        return Ok(Outcome::Done);
+        return disks::of_stopped(context, item, read).await;
     }
     let mut tx = context.begin(item).await?;
+    if disks::pending(read) {
+        tx.enqueue(WorkKind::Instance, read.meta.id).await?;
+    }
     let mut row = same(&mut tx, read).await?;
     // One whose data are missing does not run now, and is no less in ERROR for that.
     let (status, action) = match row.missing.is_empty() {

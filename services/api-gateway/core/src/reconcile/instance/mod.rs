@@ -1,6 +1,7 @@
 //! Instances: running, stopped or gone, as intended.
 
 mod dead;
+mod disks;
 mod down;
 mod ended;
 mod remove;

@@ -81,17 +81,17 @@ async fn release<S: Store>(
     let now = Timestamp::now();
     let mut tx = context.begin(item).await?;
     let mut row = same(&mut tx, read).await?;
-    // The quota, the host, and then the VPCs' work, as a launch takes them: two transactions that wait for each other would both lose time.
-    tx.release_quota(row.meta.project, &given_back(&row, volumes)).await?;
+    let held = given_back(&row, volumes);
+    let ports: Vec<Port> = tx.list(&Query::by("instance_id", &row.id())).await?;
     if row.holds_capacity {
         tx.release_capacity(row.host, row.vcpus, row.memory_mib).await?;
         row.holds_capacity = false;
     }
-    for mut port in tx.list::<Port>(&Query::by("instance_id", &row.id())).await? {
-        if !port.removing {
-            // Nobody was told yet that it goes.
-            tx.bump_generation(port.vpc).await?;
-        }
+    for port in ports.iter().filter(|port| !port.removing) {
+        // Nobody was told yet that it goes.
+        tx.bump_generation(port.vpc).await?;
+    }
+    for mut port in ports {
         port.meta.deleted_at = Some(now);
         tx.update(&mut port).await?;
         tx.enqueue(WorkKind::Vpc, *port.vpc.as_uuid()).await?;
@@ -103,16 +103,7 @@ async fn release<S: Store>(
             volume.meta.deleted_at = Some(now);
             evict(&mut tx, &volume).await?;
         } else {
-            if volume.status == VolumeStatus::Creating {
-                volume.host = None;
-                volume.host_name.clear();
-            }
-            // One whose data are missing stays ERROR, attached or not.
-            if !volume.data_missing {
-                volume.status = VolumeStatus::Available;
-            }
-            volume.instance = None;
-            volume.instance_name.clear();
+            volume.release();
         }
         tx.update(&mut volume).await?;
     }
@@ -123,6 +114,7 @@ async fn release<S: Store>(
         tx.event(event(&row, "instance.deleted", "")).await?;
     }
     tx.update(&mut row).await?;
+    tx.release_quota(row.meta.project, &held).await?;
     tx.commit().await?;
     Ok(Outcome::Done)
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use cloud_domain::{Incarnation, InstanceStatus};
 use futures::future::try_join_all;
 
-use super::{Context, Failure, Outcome, become_status, ended, event, same, target};
+use super::{Context, Failure, Outcome, become_status, disks, ended, event, same, target};
 use crate::{
     model::{AgentRole, Instance, Timestamp, Volume, VolumeStatus},
     ports::{
@@ -27,11 +27,12 @@ pub(super) async fn reconcile<S: Store>(
 ) -> Result<Outcome, Failure> {
     if !row.missing.is_empty() {
         // Its guest may hold the only copy of the data open: nothing is done to it until they are back, or until its user says so.
-        return Ok(Outcome::Done);
+        return disks::to_go(context, item, row).await;
     }
     if let Some(wait) = ended::remaining(row, Timestamp::now()) {
         return match wait.is_zero() {
             true => start_again(context, item, row, ended::why(row)).await,
+            false if disks::pending(row) => disks::of_stopped(context, item, row).await,
             false => Ok(Outcome::Again(wait)),
         };
     }
@@ -102,7 +103,7 @@ async fn present<S: Store>(
 
 /// Makes everything the guest needs, then the guest.
 async fn ensure<S: Store>(context: &Context<S>, item: &WorkItem, row: &Instance) -> Result<Guest, Failure> {
-    let (disks, nics) = futures::future::try_join(disks(context, item, row), nics(context, row)).await?;
+    let (disks, nics) = futures::future::try_join(made_disks(context, item, row), nics(context, row)).await?;
     let spec = GuestSpec {
         name: row.meta.name.clone(),
         vcpus: row.vcpus,
@@ -112,12 +113,13 @@ async fn ensure<S: Store>(context: &Context<S>, item: &WorkItem, row: &Instance)
         ssh_keys: row.ssh_keys.clone(),
         user_data: row.user_data.clone(),
         boot_generation: row.boot_generation,
+        record: row.to_record().map_err(|error| StoreError::Fault(Box::new(error)))?,
     };
     Ok(context.backends.compute.ensure(target(row), spec).await?)
 }
 
-async fn disks<S: Store>(context: &Context<S>, item: &WorkItem, row: &Instance) -> Result<Vec<DiskSpec>, Failure> {
-    let made = try_join_all(row.disks.iter().map(|disk| async move {
+async fn made_disks<S: Store>(context: &Context<S>, item: &WorkItem, row: &Instance) -> Result<Vec<DiskSpec>, Failure> {
+    let made = try_join_all(row.disks.iter().filter(|disk| disk.is_wanted()).map(|disk| async move {
         let found: Option<Volume> = context.store.get(*disk.volume.as_uuid()).await?;
         let volume = found.ok_or_else(|| Failure::Final(format!("volume `{}` has no row", disk.name)))?;
         let stored = ensure_volume(context, row, &volume).await?;
@@ -144,7 +146,7 @@ async fn disks<S: Store>(context: &Context<S>, item: &WorkItem, row: &Instance) 
     Ok(made.into_iter().map(disk).collect())
 }
 
-async fn ensure_volume<S: Store>(
+pub(super) async fn ensure_volume<S: Store>(
     context: &Context<S>,
     row: &Instance,
     volume: &Volume,
@@ -223,9 +225,15 @@ async fn settle<S: Store>(
     };
     let rebooted = guest.boot_generation > read.booted_generation;
     if read.status == status && read.status_reason == reason && read.has_run && !rebooted {
-        return Ok(Outcome::Done);
+        return match guest.is_active() {
+            true => disks::of_running(context, item, read, &guest).await,
+            false => disks::of_stopped(context, item, read).await,
+        };
     }
     let mut tx = context.begin(item).await?;
+    if disks::pending(read) {
+        tx.enqueue(WorkKind::Instance, read.meta.id).await?;
+    }
     let mut row = same(&mut tx, read).await?;
     if (row.status, status) == (InstanceStatus::Starting, InstanceStatus::Paused) {
         // It ran before it stood still.

@@ -2,23 +2,23 @@
 
 use std::collections::BTreeMap;
 
-use cloud_domain::{HostId, ProjectId};
+use cloud_domain::{HostId, InstanceId, ProjectId};
 use uuid::Uuid;
 
 use crate::{
     model::{Instance, Labels, Meta, Orphan, OrphanKind, Snapshot, Timestamp, Volume, Vpc},
-    ports::{FoundSnapshot, FoundVolume, FoundVpc, Guest, Query, Store, StoreError, Tx, WorkKind},
+    ports::{BackendError, FoundSnapshot, FoundVolume, FoundVpc, Guest, Query, Store, StoreError, Tx, WorkKind},
     reconcile::{Context, Failure, event},
 };
 
 /// Something on a host whose id no live row of that host has.
 #[derive(Debug, Clone)]
-pub(super) struct Unknown(Orphan);
+pub(super) struct Unknown(Orphan, Option<Guest>);
 
 impl Unknown {
     fn new(kind: OrphanKind, object: Uuid, detail: String) -> Self {
         let nobody = ProjectId::from(Uuid::nil());
-        Self(Orphan {
+        let row = Orphan {
             meta: Meta::new(Uuid::new_v4(), nobody, "", &object.to_string(), Labels::new()),
             kind,
             object,
@@ -30,10 +30,13 @@ impl Unknown {
             size_bytes: 0,
             pool: String::new(),
             image: None,
+            copied: None,
+            kept: None,
             generation: 0,
             removing: false,
             by_tombstone: false,
-        })
+        };
+        Self(row, None)
     }
 
     pub(super) fn guest(guest: &Guest) -> Self {
@@ -46,6 +49,7 @@ impl Unknown {
         let mut unknown = Self::new(OrphanKind::Instance, *guest.id.as_uuid(), detail);
         unknown.0.active = guest.is_active();
         unknown.0.volumes.clone_from(&guest.volumes);
+        unknown.1 = Some(guest.clone());
         unknown
     }
 
@@ -55,6 +59,7 @@ impl Unknown {
         unknown.0.size_bytes = volume.size_bytes;
         unknown.0.pool.clone_from(&volume.pool);
         unknown.0.image = volume.image;
+        unknown.0.copied.clone_from(&volume.copied);
         unknown
     }
 
@@ -74,22 +79,24 @@ impl Unknown {
     }
 }
 
-/// Enters what is new, ends what is gone or known by now, and has that removed which this database remembers to have deleted.
+/// Enters what is new, ends what is gone or known by now, and has that removed which this database remembers to have deleted. Answers with the orphans
+/// that there are.
 pub(super) async fn note<S: Store>(
     context: &Context<S>,
     host: HostId,
     kind: OrphanKind,
     unknown: Vec<Unknown>,
-) -> Result<(), Failure> {
+) -> Result<Vec<Orphan>, Failure> {
     let mut rows: Vec<Orphan> = context.store.list(&Query::by("host_id", &host)).await?;
     rows.retain(|row| row.kind == kind);
     if rows.is_empty() && unknown.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let ids: Vec<Uuid> = unknown.iter().map(|u| u.0.object).collect();
     let deleted = context.store.tombstones(kind.kind(), &ids).await?;
     let mut entered: BTreeMap<Uuid, Orphan> = rows.into_iter().map(|row| (row.object, row)).collect();
-    for Unknown(mut is) in unknown {
+    let mut there = Vec::new();
+    for Unknown(mut is, guest) in unknown {
         is.host = host;
         is.host_name = context.registry.name(host);
         is.by_tombstone = deleted.contains(&is.object);
@@ -101,15 +108,23 @@ pub(super) async fn note<S: Store>(
             Some((name, None, _)) => is.detail = format!("{}; `{name}` has no place yet", is.detail),
         }
         is.removing = is.by_tombstone;
-        match entered.remove(&is.object) {
-            Some(row) if row.removing || (row.shows(&is) && !is.by_tombstone) => {}
-            row => enter(context, row, is).await?,
+        let row = entered.remove(&is.object);
+        if let Some(guest) = guest {
+            is.kept = kept(context, host, &guest, row.as_ref()).await?.map(Box::new);
+        }
+        let changed = match &row {
+            Some(row) => !row.removing && (is.by_tombstone || !row.shows(&is)),
+            None => true,
+        };
+        there.push(is.clone());
+        if changed {
+            enter(context, row, is).await?;
         }
     }
     for row in entered.into_values() {
         end(context, row).await?;
     }
-    Ok(())
+    Ok(there)
 }
 
 /// A live row with the orphan's id: its name, its host, and the host's name.
@@ -137,6 +152,47 @@ async fn place<S: Store>(
             row.map(|r| (r.meta.name, Some(orphan.host), String::new()))
         }
     })
+}
+
+/// What a guest was when it was last started, as its host keeps it, and what start of it is there. The host is asked only where that is not known yet.
+async fn kept<S: Store>(
+    context: &Context<S>,
+    host: HostId,
+    guest: &Guest,
+    row: Option<&Orphan>,
+) -> Result<Option<Instance>, Failure> {
+    let known = row.and_then(|row| row.kept.as_deref()).cloned();
+    let known = match known {
+        Some(known) => Some(known),
+        None => record(context, host, guest.id).await?,
+    };
+    Ok(known.map(|row| Instance {
+        incarnation: guest.incarnation,
+        boot_generation: guest.boot_generation,
+        booted_generation: guest.boot_generation,
+        started_at: guest.started_at.filter(|_| guest.is_active()),
+        ..row
+    }))
+}
+
+/// None where its host has no record of it, or none that says anything.
+async fn record<S: Store>(context: &Context<S>, host: HostId, id: InstanceId) -> Result<Option<Instance>, Failure> {
+    let record = match context.backends.compute.record(host, id).await {
+        Ok(record) => record.filter(|record| !record.is_empty()),
+        Err(error @ (BackendError::Unreachable(_) | BackendError::Stale(_))) => return Err(error.into()),
+        Err(error) => {
+            tracing::error!(host = context.registry.name(host), guest = %id, %error, "a guest's record cannot be had");
+            None
+        }
+    };
+    let Some(record) = record else { return Ok(None) };
+    let problem = match Instance::from_record(&record) {
+        Ok(row) if row.id() == id => return Ok(Some(row)),
+        Ok(row) => format!("it is that of {}", row.id()),
+        Err(error) => error.to_string(),
+    };
+    tracing::error!(host = context.registry.name(host), guest = %id, problem, "a guest's record says nothing");
+    Ok(None)
 }
 
 /// Enters an orphan, or writes what is known of it now.

@@ -6,7 +6,7 @@ use cloud_domain::{HostId, VolumeId};
 use uuid::Uuid;
 
 use super::{
-    Compared,
+    Compared, fingerprint,
     orphans::{self, Unknown},
 };
 use crate::{
@@ -18,6 +18,11 @@ use crate::{
 /// Compares a host's volumes with the rows, and has those looked at whose data are missing, or are there again.
 pub(super) async fn compare<S: Store>(context: &Context<S>, host: HostId, hurry: bool) -> Result<Compared, Failure> {
     let found = context.backends.storage.list_volumes(host).await?;
+    let (inventories, kind) = (context.registry.inventories(), OrphanKind::Volume);
+    let compared = fingerprint(&found, context.store.mark::<Volume>(host).await?);
+    if !hurry && inventories.is_settled(host, kind, compared) {
+        return Ok(Compared { found: found.len(), differ: 0 });
+    }
     let rows: Vec<Volume> = context.store.list(&Query::by("host_id", &host)).await?;
     let listed = |found: &[FoundVolume]| found.iter().map(|v| v.id).collect::<BTreeSet<VolumeId>>();
     let (there, known): (_, BTreeSet<VolumeId>) = (listed(&found), rows.iter().map(Volume::id).collect());
@@ -31,15 +36,17 @@ pub(super) async fn compare<S: Store>(context: &Context<S>, host: HostId, hurry:
         missing.retain(|id| !there.contains(&VolumeId::from(*id)));
         unknown = again.into_iter().filter(|v| unknown.iter().any(|u| u.id == v.id)).collect();
     }
-    context.registry.inventories().drifted("volume_missing", missing.len());
+    inventories.drifted("volume_missing", missing.len());
     let differ = missing.len();
-    let back = rows.iter().filter(|v| v.data_missing && there.contains(&v.id()));
+    let back: Vec<_> = rows.iter().filter(|v| v.data_missing && there.contains(&v.id())).collect();
+    let settled = differ == 0 && back.is_empty() && unknown.is_empty();
     let unfinished = |v: &&Volume| v.status == VolumeStatus::Deleting || v.growing_to.is_some() || is_being_made(v);
     let under_way = rows.iter().filter(|v| hurry && unfinished(v));
-    let looked_at = missing.into_iter().chain(back.chain(under_way).map(|v| v.meta.id)).collect();
+    let looked_at = missing.into_iter().chain(back.into_iter().chain(under_way).map(|v| v.meta.id)).collect();
     context.wake(WorkKind::Volume, looked_at, hurry).await?;
     let unknown = unknown.iter().map(Unknown::volume).collect();
-    orphans::note(context, host, OrphanKind::Volume, unknown).await?;
+    orphans::note(context, host, kind, unknown).await?;
+    inventories.settle(host, kind, settled.then_some(compared));
     Ok(Compared { found: there.len(), differ })
 }
 

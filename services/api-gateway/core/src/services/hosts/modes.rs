@@ -14,6 +14,10 @@
 //!
 //! **Removed is for good.** The row is kept, so that whoever comes with its identity is refused.
 
+use std::collections::BTreeSet;
+
+use uuid::Uuid;
+
 use super::{HostService, HostView, nobody};
 use crate::{
     CoreError,
@@ -55,25 +59,19 @@ pub(crate) async fn declare_dead<T: Tx>(tx: &mut T, row: &mut Host, reason: Stri
 
 /// Has everything on a host looked at. Before the host's row is written: whoever ends an instance holds its work, and then wants the host's row.
 pub(crate) async fn wake_all<T: Tx>(tx: &mut T, row: &Host) -> Result<(), StoreError> {
-    for instance in tx.list::<Instance>(&Query::by("host_id", &row.id())).await? {
-        tx.enqueue(WorkKind::Instance, instance.meta.id).await?;
+    let on_it = Query::by("host_id", &row.id());
+    let mut woken: BTreeSet<(WorkKind, Uuid)> =
+        tx.list::<Instance>(&on_it).await?.iter().map(|i| (WorkKind::Instance, i.meta.id)).collect();
+    // What is being deleted there; and what is being made there never will be.
+    for status in ["DELETING", "CREATING"] {
+        let mut query = on_it.clone();
+        query.columns.push(("status", Value::Text(status.to_owned())));
+        woken.extend(tx.list::<Volume>(&query).await?.iter().map(|v| (WorkKind::Volume, v.meta.id)));
+        woken.extend(tx.list::<Snapshot>(&query).await?.iter().map(|s| (WorkKind::Snapshot, s.meta.id)));
     }
-    let mut deleting = Query::by("host_id", &row.id());
-    deleting.columns.push(("status", Value::Text("DELETING".to_owned())));
-    for volume in tx.list::<Volume>(&deleting).await? {
-        tx.enqueue(WorkKind::Volume, volume.meta.id).await?;
-    }
-    for snapshot in tx.list::<Snapshot>(&deleting).await? {
-        tx.enqueue(WorkKind::Snapshot, snapshot.meta.id).await?;
-    }
-    // What is being made there never will be.
-    let mut creating = Query::by("host_id", &row.id());
-    creating.columns.push(("status", Value::Text("CREATING".to_owned())));
-    for volume in tx.list::<Volume>(&creating).await? {
-        tx.enqueue(WorkKind::Volume, volume.meta.id).await?;
-    }
-    for snapshot in tx.list::<Snapshot>(&creating).await? {
-        tx.enqueue(WorkKind::Snapshot, snapshot.meta.id).await?;
+    // In one order, as everything that wakes several: two that do not wait for each other.
+    for (kind, id) in woken {
+        tx.enqueue(kind, id).await?;
     }
     Ok(())
 }

@@ -37,6 +37,9 @@ pub enum DatabaseError {
     /// The store was closed.
     #[error("the database is closed")]
     Closed,
+    /// A transaction was to be committed of which a statement had failed.
+    #[error("a statement of the transaction had failed")]
+    Failed,
     /// A statement of SQLite's own was sent to PostgreSQL.
     #[error("PostgreSQL was sent a statement of SQLite's own")]
     NotSqlite,
@@ -110,6 +113,8 @@ impl Connection {
     pub(super) async fn commit(mut self) -> Result<(), DatabaseError> {
         match &mut self {
             Self::Sqlite(lent) => lent.apart(|connection| connection.execute_batch("COMMIT")).await,
+            // The server would answer that it has rolled back, which is no error to it.
+            Self::Postgres(session) if session.failed => Err(DatabaseError::Failed),
             Self::Postgres(session) => {
                 sqlx::raw_sql("COMMIT").execute(session.connection()?).await?;
                 session.open = false;
@@ -140,11 +145,13 @@ impl Connection {
 pub(super) struct Session {
     connection: Option<PoolConnection<Postgres>>,
     open: bool,
+    /// A statement failed: the server carries out nothing more of this transaction.
+    failed: bool,
 }
 
 impl Session {
     const fn new(connection: PoolConnection<Postgres>) -> Self {
-        Self { connection: Some(connection), open: false }
+        Self { connection: Some(connection), open: false, failed: false }
     }
 
     fn connection(&mut self) -> Result<&mut sqlx::PgConnection, DatabaseError> {
@@ -228,7 +235,9 @@ macro_rules! postgres {
                 Bound::Text(text) => query.bind(text),
             };
         }
-        query.$run($session.connection()?).await?
+        let answer = query.$run($session.connection()?).await;
+        $session.failed |= answer.is_err();
+        answer?
     }};
 }
 

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use rusqlite::{Connection, types::ToSqlOutput, types::Value};
+use rusqlite::{Connection, config::DbConfig, types::ToSqlOutput, types::Value};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{ACQUIRE, Bound, DatabaseError, Row, Statement};
@@ -66,6 +66,8 @@ impl Pool {
 fn open(file: &Path) -> Result<Connection, DatabaseError> {
     let connection = Connection::open(file)?;
     connection.set_prepared_statement_cache_capacity(PREPARED);
+    // A statement is planned once, not again for each new value of its places.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.execute_batch(PRAGMAS)?;
     Ok(connection)
 }

@@ -38,6 +38,7 @@ fn spec() -> GuestSpec {
             ssh_keys: vec!["ssh-ed25519 AAAA".into()],
             user_data: "a secret".into(),
         },
+        record: "another secret".into(),
     }
 }
 
