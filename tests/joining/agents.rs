@@ -3,13 +3,15 @@
 use std::{fs, time::Duration};
 
 use cloud_contracts::agent::{
-    AgentRole, HeartbeatRequest, RegisterRequest, RenewRequest, host_service_client::HostServiceClient,
+    AgentRole, HeartbeatRequest, HeartbeatsRequest, RegisterRequest, RenewRequest,
+    host_service_client::HostServiceClient,
 };
 use cloud_domain::{CloudId, Daemon, HostId, Identity};
 use cloud_service_kit::{
     channel::connect_lazy_by,
     tls::{Credentials, Expect, client_config, request},
 };
+use futures::stream;
 use tonic::Code;
 
 use crate::{
@@ -46,7 +48,17 @@ async fn an_agent_is_heard_only_as_the_host_and_the_role_that_it_is() -> anyhow:
             session_id: session.clone(),
             ..HeartbeatRequest::default()
         };
-        assert_eq!(client.heartbeat(beat).await.unwrap_err().code(), Code::PermissionDenied);
+        assert_eq!(client.heartbeat(beat.clone()).await.unwrap_err().code(), Code::PermissionDenied);
+        // Also where the stream's first was its own.
+        let first = HeartbeatRequest { host_id: own.clone(), role: AgentRole::Storage.into(), ..beat.clone() };
+        let mut answers = client
+            .heartbeats(stream::iter([first, beat].map(|beat| HeartbeatsRequest { heartbeat: Some(beat) })))
+            .await?
+            .into_inner();
+        assert!(
+            answers.message().await?.and_then(|answer| answer.heartbeat).is_some_and(|answer| answer.register_again)
+        );
+        assert_eq!(answers.message().await.unwrap_err().code(), Code::PermissionDenied);
     }
     let socket = client.register(register(own.clone(), AgentRole::Storage, "unix:/run/x.sock")).await.unwrap_err();
     assert_eq!(socket.code(), Code::InvalidArgument, "a socket of the gateway's own machine");

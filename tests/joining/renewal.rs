@@ -2,7 +2,13 @@
 
 use std::{fs, time::Duration};
 
-use cloud_service_kit::tls::{Material, Validity};
+use cloud_contracts::agent::{AgentRole, HeartbeatRequest, HeartbeatsRequest, host_service_client::HostServiceClient};
+use cloud_service_kit::{
+    channel::connect_lazy_by,
+    tls::{Credentials, Expect, Material, Validity, client_config},
+};
+use futures::stream;
+use tonic::Code;
 
 use crate::{
     ca::{presented, presented_authority},
@@ -35,6 +41,39 @@ async fn an_agent_renews_its_certificate_and_keeps_its_registration() -> anyhow:
     assert_eq!(cloud.logged(&["agent registered", "role=storage"]), 1, "it had to register again");
     assert!(!h1.storage_log().contains("heartbeat failed"), "{}", h1.storage_log());
     drop(agent);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn heartbeats_end_with_the_certificate_that_they_came_with() -> anyhow::Result<()> {
+    let cloud = Cloud::start(&["--host-certificate-lifetime=3"]).await?;
+    let h1 = Machine::new(&cloud, "h1")?;
+    assert!(h1.join(&cloud.one().await?, &[]).await?.ok);
+    let tls = client_config(&Credentials::new(h1.credentials("storage").load()?), Expect::Gateway)?;
+    let mut client = HostServiceClient::new(connect_lazy_by(&cloud.agents.parse()?, Some(tls)));
+    let beat = HeartbeatRequest {
+        host_id: h1.host_id(),
+        role: AgentRole::Storage.into(),
+        session_id: uuid::Uuid::new_v4().to_string(),
+        ..HeartbeatRequest::default()
+    };
+    let beats = stream::unfold((), move |()| {
+        let beat = beat.clone();
+        async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            Some((HeartbeatsRequest { heartbeat: Some(beat) }, ()))
+        }
+    });
+    let mut answers = client.heartbeats(beats).await?.into_inner();
+    let mut heard = 0;
+    let ended = loop {
+        match answers.message().await {
+            Ok(answer) => heard += u32::from(answer.is_some()),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(ended.code(), Code::Unauthenticated, "{ended}");
+    assert!(heard > 0 && heard < 100, "{heard}");
     Ok(())
 }
 

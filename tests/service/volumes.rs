@@ -353,6 +353,44 @@ async fn an_attachment_that_fails_is_tried_again_and_says_why() -> anyhow::Resul
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_of_a_volume_that_is_being_made_is_taken_once_it_is() -> anyhow::Result<()> {
+    let cloud = TestCloud::start().await?;
+    cloud.running("db-01").await?;
+    let faults = cloud.host().faults();
+    let breaks = || faults.inject(Rule::on(Method::EnsureVolume, Effect::FailBefore(Code::Unavailable)));
+    for name in ["data", "never"] {
+        breaks();
+        cloud.rest.post("/volumes", &json!({"name": name, "size_gib": 1})).await?.expect(201)?;
+        let before = json!({"name": format!("{name}-before"), "volume": name});
+        refused(&cloud.rest.post("/snapshots", &before).await?, 400, "FAILED_PRECONDITION");
+        attach(&cloud, "db-01", name).await?.expect(200)?;
+        let asked = cloud.rest.post("/snapshots", &before).await?.expect(201)?;
+        assert_eq!(asked["status"], "CREATING", "{asked}");
+        let waits = format!("waits until volume `{name}` is made");
+        let path = format!("/snapshots/{name}-before");
+        is(&cloud, &path, |seen| seen["status_reason"] == *waits).await?;
+        assert!(cloud.host().snapshot().snapshots.is_empty());
+        if name == "never" {
+            detach(&cloud, "db-01", name).await?.expect(200)?;
+            let failed = has_status(&cloud, &path, "ERROR").await?;
+            assert!(text(&failed, "status_reason").contains("has no data"), "{failed}");
+        } else {
+            faults.clear();
+            let taken = has_status(&cloud, &path, "AVAILABLE").await?;
+            assert_eq!(taken["status_reason"], "");
+            assert_eq!(cloud.host().snapshot().snapshots[&text(&taken, "id")].taken, 1);
+        }
+        cloud.rest.delete(&path).await?.expect(200)?;
+    }
+    faults.clear();
+    cloud.delete("db-01").await?;
+    for name in ["data", "never"] {
+        cloud.rest.delete(&format!("/volumes/{name}")).await?.expect(200)?;
+    }
+    cloud.is_clean().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn attachments_that_cannot_be_are_refused_with_the_reason() -> anyhow::Result<()> {
     let cloud = TestCloud::with(Setup { hosts: 2, ..Setup::default() }).await?;
     let says = |answer: &Answer, words: &str| {

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use cloud_contracts::agent::{
-    self, HeartbeatRequest, HeartbeatResponse, JoinRequest, JoinResponse, RegisterRequest, RegisterResponse,
-    RenewRequest, RenewResponse, host_service_server::HostService,
+    self, HeartbeatRequest, HeartbeatResponse, HeartbeatsRequest, HeartbeatsResponse, JoinRequest, JoinResponse,
+    RegisterRequest, RegisterResponse, RenewRequest, RenewResponse, host_service_server::HostService,
 };
 use cloud_core::{
     CoreError,
@@ -14,20 +14,34 @@ use cloud_core::{
     services::{HeartbeatInput, JoinInput, RegisterInput, Services},
 };
 use cloud_service_kit::{Address, ServiceError};
-use tonic::{Request, Response, Status};
+use futures::stream;
+use tonic::{Request, Response, Status, Streaming, codegen::BoxStream};
 
 use super::{
     error,
-    peer::{peer, source},
+    peer::{Peer, peer, source},
 };
 use crate::adapters::pki::Authorities;
 
 /// The agents' side of hosts, over the core's service.
+#[derive(Clone)]
 pub struct AgentHosts<S> {
     /// The core.
     pub services: Services<S>,
     /// Whether a certificate is of the authority that hosts get theirs from now.
     pub authorities: Arc<Authorities>,
+}
+
+impl<S: Store> AgentHosts<S> {
+    async fn hear(&self, peer: Option<&Peer>, beat: HeartbeatRequest) -> Result<HeartbeatResponse, Status> {
+        let input = heartbeat(beat).map_err(error::status)?;
+        if let Some(peer) = peer {
+            peer.is(input.host, input.role)?;
+        }
+        let renew = peer.is_some_and(|peer| !self.authorities.is_of_the_newest(&peer.certificate));
+        let register_again = self.services.hosts.heartbeat(input).await.map_err(error::status)?;
+        Ok(HeartbeatResponse { register_again, renew })
+    }
 }
 
 #[tonic::async_trait]
@@ -67,15 +81,28 @@ impl<S: Store> HostService for AgentHosts<S> {
         Ok(Response::new(RegisterResponse { cloud_id: cloud.to_string(), heartbeat_interval_ms }))
     }
 
+    type HeartbeatsStream = BoxStream<HeartbeatsResponse>;
+
+    async fn heartbeats(
+        &self,
+        request: Request<Streaming<HeartbeatsRequest>>,
+    ) -> Result<Response<Self::HeartbeatsStream>, Status> {
+        let peer = peer(&request)?;
+        let state = (self.clone(), peer, request.into_inner());
+        let answers = stream::try_unfold(state, |(this, peer, mut beats)| async move {
+            let Some(beat) = beats.message().await? else { return Ok(None) };
+            if let Some(peer) = &peer {
+                peer.is_valid()?;
+            }
+            let heartbeat = Some(this.hear(peer.as_ref(), beat.heartbeat.unwrap_or_default()).await?);
+            Ok(Some((HeartbeatsResponse { heartbeat }, (this, peer, beats))))
+        });
+        Ok(Response::new(Box::pin(answers)))
+    }
+
     async fn heartbeat(&self, request: Request<HeartbeatRequest>) -> Result<Response<HeartbeatResponse>, Status> {
         let peer = peer(&request)?;
-        let input = heartbeat(request.into_inner()).map_err(error::status)?;
-        if let Some(peer) = &peer {
-            peer.is(input.host, input.role)?;
-        }
-        let renew = peer.is_some_and(|peer| !self.authorities.is_of_the_newest(&peer.certificate));
-        let register_again = self.services.hosts.heartbeat(input).await.map_err(error::status)?;
-        Ok(Response::new(HeartbeatResponse { register_again, renew }))
+        self.hear(peer.as_ref(), request.into_inner()).await.map(Response::new)
     }
 
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {

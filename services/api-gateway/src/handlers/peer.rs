@@ -25,6 +25,7 @@ pub(super) struct Peer {
     pub(super) role: AgentRole,
     pub(super) serial: String,
     pub(super) certificate: CertificateDer<'static>,
+    validity: Validity,
 }
 
 /// Lets nobody but who joins call without a certificate, and nobody with one that has ended since the connection was opened.
@@ -36,14 +37,16 @@ pub(crate) async fn certified(request: HttpRequest, next: Next) -> Response {
         None if request.uri().path() == JOIN => None,
         None => Some(ServiceError::unauthenticated("show the certificate of an agent of this cloud")),
         Some(certificate) if Validity::of(certificate).is_ok_and(|validity| !validity.is_over()) => None,
-        Some(_) => {
-            Some(ServiceError::unauthenticated("the certificate of this connection has ended: connect with a new one"))
-        }
+        Some(_) => Some(ended()),
     };
     match refusal {
         None => next.run(request).await,
         Some(refusal) => error_response(grpc, refusal),
     }
+}
+
+fn ended() -> ServiceError {
+    ServiceError::unauthenticated("the certificate of this connection has ended: connect with a new one")
 }
 
 /// The agent that calls; none where the connection is of this machine, and needs no certificate.
@@ -59,7 +62,8 @@ pub(super) fn peer<M>(request: &Request<M>) -> Result<Option<Peer>, Status> {
         Daemon::Network => AgentRole::Network,
     };
     let serial = serial_of(certificate).map_err(|_| nobody())?;
-    Ok(Some(Peer { host, role, serial, certificate: certificate.clone() }))
+    let validity = Validity::of(certificate).map_err(|_| nobody())?;
+    Ok(Some(Peer { host, role, serial, certificate: certificate.clone(), validity }))
 }
 
 /// Where a call comes from.
@@ -72,6 +76,12 @@ pub(super) fn source<M>(request: &Request<M>) -> String {
 }
 
 impl Peer {
+    /// Refuses whoever's certificate has ended since the call began.
+    #[allow(clippy::result_large_err)] // tonic's own convention
+    pub(super) fn is_valid(&self) -> Result<(), Status> {
+        if self.validity.is_over() { Err(ended().into()) } else { Ok(()) }
+    }
+
     /// Refuses whoever says to be another host or another agent.
     #[allow(clippy::result_large_err)] // tonic's own convention
     pub(super) fn is(&self, host: HostId, role: AgentRole) -> Result<(), Status> {

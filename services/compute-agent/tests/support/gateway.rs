@@ -6,15 +6,16 @@ use std::{
 };
 
 use cloud_contracts::agent::{
-    ComputeCapacity, HeartbeatRequest, HeartbeatResponse, JoinRequest, JoinResponse, RegisterRequest, RegisterResponse,
-    RenewRequest, RenewResponse,
+    ComputeCapacity, HeartbeatRequest, HeartbeatResponse, HeartbeatsRequest, HeartbeatsResponse, JoinRequest,
+    JoinResponse, RegisterRequest, RegisterResponse, RenewRequest, RenewResponse,
     host_service_server::{HostService, HostServiceServer},
 };
 use cloud_domain::CloudId;
+use futures::TryStreamExt as _;
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::task::AbortOnDropHandle;
-use tonic::{Request, Response, Status, async_trait, transport::Server};
+use tonic::{Request, Response, Status, Streaming, async_trait, codegen::BoxStream, transport::Server};
 
 pub struct Gateway {
     pub cloud: CloudId,
@@ -30,6 +31,7 @@ struct Seen {
     capacity: Option<ComputeCapacity>,
 }
 
+#[derive(Clone)]
 struct Service {
     cloud: CloudId,
     seen: Arc<Mutex<Seen>>,
@@ -65,6 +67,19 @@ impl Gateway {
     }
 }
 
+impl Service {
+    fn hear(&self, beat: HeartbeatRequest) -> HeartbeatResponse {
+        let mut seen = self.seen.lock().unwrap();
+        let register_again = seen.session != beat.session_id;
+        if !register_again {
+            seen.healthy = beat.backend_healthy;
+            seen.error = beat.backend_error;
+            seen.capacity = beat.capacity.and_then(|capacity| capacity.compute);
+        }
+        HeartbeatResponse { register_again, renew: false }
+    }
+}
+
 #[async_trait]
 impl HostService for Service {
     async fn register(&self, request: Request<RegisterRequest>) -> Result<Response<RegisterResponse>, Status> {
@@ -74,16 +89,22 @@ impl HostService for Service {
         Ok(Response::new(RegisterResponse { cloud_id: self.cloud.to_string(), heartbeat_interval_ms: 50 }))
     }
 
-    async fn heartbeat(&self, request: Request<HeartbeatRequest>) -> Result<Response<HeartbeatResponse>, Status> {
-        let request = request.into_inner();
-        let mut seen = self.seen.lock().unwrap();
-        let register_again = seen.session != request.session_id;
-        if !register_again {
-            seen.healthy = request.backend_healthy;
-            seen.error = request.backend_error;
-            seen.capacity = request.capacity.and_then(|capacity| capacity.compute);
-        }
-        Ok(Response::new(HeartbeatResponse { register_again, renew: false }))
+    type HeartbeatsStream = BoxStream<HeartbeatsResponse>;
+
+    async fn heartbeats(
+        &self,
+        request: Request<Streaming<HeartbeatsRequest>>,
+    ) -> Result<Response<Self::HeartbeatsStream>, Status> {
+        let this = self.clone();
+        Ok(Response::new(Box::pin(
+            request
+                .into_inner()
+                .map_ok(move |beat| HeartbeatsResponse { heartbeat: beat.heartbeat.map(|beat| this.hear(beat)) }),
+        )))
+    }
+
+    async fn heartbeat(&self, _: Request<HeartbeatRequest>) -> Result<Response<HeartbeatResponse>, Status> {
+        Err(Status::unimplemented("agents send a stream"))
     }
 
     async fn join(&self, _: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {

@@ -3,14 +3,15 @@
 use std::{path::Path, time::Duration};
 
 use cloud_contracts::agent::{
-    HeartbeatRequest, HeartbeatResponse, JoinRequest, JoinResponse, RegisterRequest, RegisterResponse, RenewRequest,
-    RenewResponse,
+    HeartbeatRequest, HeartbeatResponse, HeartbeatsRequest, HeartbeatsResponse, JoinRequest, JoinResponse,
+    RegisterRequest, RegisterResponse, RenewRequest, RenewResponse,
     host_service_server::{HostService, HostServiceServer},
 };
 use cloud_domain::CloudId;
+use futures::TryStreamExt as _;
 use tokio::{net::UnixListener, sync::watch, task::JoinHandle};
 use tokio_stream::wrappers::UnixListenerStream;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming, codegen::BoxStream};
 
 /// Long enough for a loaded machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -48,10 +49,18 @@ impl Drop for Gateway {
     }
 }
 
+#[derive(Clone)]
 struct Service {
     cloud: CloudId,
     register: watch::Sender<Option<RegisterRequest>>,
     beat: watch::Sender<Option<HeartbeatRequest>>,
+}
+
+impl Service {
+    fn hear(&self, beat: HeartbeatRequest) -> HeartbeatResponse {
+        self.beat.send_replace(Some(beat));
+        HeartbeatResponse { register_again: false, renew: false }
+    }
 }
 
 #[tonic::async_trait]
@@ -69,8 +78,21 @@ impl HostService for Service {
         Ok(Response::new(RegisterResponse { cloud_id: self.cloud.to_string(), heartbeat_interval_ms: 50 }))
     }
 
-    async fn heartbeat(&self, request: Request<HeartbeatRequest>) -> Result<Response<HeartbeatResponse>, Status> {
-        self.beat.send_replace(Some(request.into_inner()));
-        Ok(Response::new(HeartbeatResponse { register_again: false, renew: false }))
+    type HeartbeatsStream = BoxStream<HeartbeatsResponse>;
+
+    async fn heartbeats(
+        &self,
+        request: Request<Streaming<HeartbeatsRequest>>,
+    ) -> Result<Response<Self::HeartbeatsStream>, Status> {
+        let this = self.clone();
+        Ok(Response::new(Box::pin(
+            request
+                .into_inner()
+                .map_ok(move |beat| HeartbeatsResponse { heartbeat: beat.heartbeat.map(|beat| this.hear(beat)) }),
+        )))
+    }
+
+    async fn heartbeat(&self, _: Request<HeartbeatRequest>) -> Result<Response<HeartbeatResponse>, Status> {
+        Err(Status::unimplemented("agents send a stream"))
     }
 }

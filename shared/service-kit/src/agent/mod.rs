@@ -2,6 +2,7 @@
 //! accepts (`fence`), its certificate (`renewal`), and its bootstrap (`runtime`).
 
 mod args;
+mod beats;
 mod fence;
 mod gateways;
 mod identity;

@@ -19,7 +19,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use super::{Gateways, HostIdentity};
+use super::{
+    Gateways, HostIdentity,
+    beats::{Beats, DEADLINE},
+};
 use crate::{Address, channel::AgentChannel, error::chain, health::Readiness};
 
 /// The component of [`Readiness`] that says whether the gateway knows this agent.
@@ -29,8 +32,6 @@ pub const BACKEND: &str = "backend";
 
 /// How long the backend may take to say what it has.
 const CAPACITY_DEADLINE: Duration = Duration::from_secs(5);
-/// How long the gateway may take to answer.
-const CALL_DEADLINE: Duration = Duration::from_secs(5);
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 const LONGEST_DELAY: Duration = Duration::from_secs(3);
 
@@ -160,7 +161,7 @@ impl Agent {
             boot_id: this.boot_id.clone(),
             capacity: Some(capacity),
         });
-        request.set_timeout(CALL_DEADLINE);
+        request.set_timeout(DEADLINE);
         let answer = self.gateway()?.register(request).await?.into_inner();
         let cloud: CloudId = answer
             .cloud_id
@@ -179,19 +180,26 @@ impl Agent {
     async fn heartbeats(&mut self, interval: Duration) -> Result<(), Status> {
         let mut ticks = time::interval_at(time::Instant::now() + interval, interval);
         ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+        let mut beats = None;
         loop {
             ticks.tick().await;
             let (capacity, health) = self.capacity().await;
-            let mut request = tonic::Request::new(HeartbeatRequest {
+            let beat = HeartbeatRequest {
                 host_id: self.registration.host.id.to_string(),
                 role: self.registration.role.into(),
                 session_id: self.registration.session.to_string(),
                 capacity: Some(capacity),
                 backend_healthy: health.is_ok(),
                 backend_error: health.err().unwrap_or_default(),
-            });
-            request.set_timeout(CALL_DEADLINE);
-            let answer = self.gateway()?.heartbeat(request).await?.into_inner();
+            };
+            if self.gateways.generation() != self.generation {
+                beats = None;
+            }
+            let beats = match &mut beats {
+                Some(beats) => beats,
+                none => none.insert(Beats::open(self.gateway()?).await?),
+            };
+            let answer = beats.send(beat).await?;
             if answer.renew {
                 self.renew.notify_one();
             }

@@ -18,7 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::Service as _;
 
-use super::ServerOptions;
+use super::{ServerOptions, drain::drained};
 use crate::listen::Stream;
 
 /// What a client may send ahead of what was read, in bytes: 80 MB/s over 50 ms.
@@ -152,7 +152,7 @@ impl Server {
             let (router, connection) = (self.router.clone(), connection.clone());
             service_fn(move |mut request: Request<Incoming>| {
                 request.extensions_mut().insert(connection.clone());
-                router.clone().call(request)
+                router.clone().call(drained(request, &connection.shutdown))
             })
         };
         let mut serving = pin!(self.builder.serve_connection_with_upgrades(TokioIo::new(stream), service));

@@ -4,6 +4,7 @@
 //! and every HTTP/2 stream is a task of a tracker, so that nothing survives [`serve`].
 
 mod connection;
+mod drain;
 mod tls;
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};

@@ -43,6 +43,7 @@ fn router(metrics: &Metrics, readiness: &Readiness) -> Router {
     let router = service::into_router(routes)
         .route("/ids", get(ids))
         .route("/peer", get(peer))
+        .route("/refuse", axum::routing::post(|| async { http::StatusCode::SERVICE_UNAVAILABLE }))
         .route("/hang", get(std::future::pending::<String>))
         .route("/panic", get(|| async { panic!("oops") as String }))
         .route("/echo", get(|upgrade: WebSocketUpgrade| async { upgrade.on_upgrade(echo) }))
@@ -290,4 +291,28 @@ async fn read_until(stream: &mut TcpStream, wanted: &str) {
 async fn wait_for_tasks(server: &Running) {
     server.get("/ids", "").await;
     server.get("/ids", "").await;
+}
+
+#[tokio::test]
+async fn who_is_refused_before_all_was_sent_reads_why_and_goes_on() {
+    let server = Running::plain().await;
+    let mut stream = server.connect().await;
+    let (mut reading, mut writing) = stream.split();
+    let length = 8 << 20;
+    let head = format!("POST /refuse HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n");
+    let asking = async {
+        writing.write_all(head.as_bytes()).await?;
+        for _ in 0..length >> 16 {
+            writing.write_all(&[0; 1 << 16]).await?;
+            tokio::task::yield_now().await;
+        }
+        writing.write_all(b"GET /ids HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await
+    };
+    let mut answers = String::new();
+    let (asked, _) = time::timeout(LIMIT, async { tokio::join!(asking, reading.read_to_string(&mut answers)) })
+        .await
+        .expect("answers in time");
+    asked.unwrap();
+    assert!(answers.starts_with("HTTP/1.1 503") && answers.contains("HTTP/1.1 200"), "{answers}");
+    server.stop().await;
 }

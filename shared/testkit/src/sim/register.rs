@@ -3,10 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use cloud_contracts::agent::{
-    AgentRole, Capacity, ComputeCapacity, HeartbeatRequest, NetworkCapacity, Pool, RegisterRequest, StorageCapacity,
-    host_service_client::HostServiceClient,
+    AgentRole, Capacity, ComputeCapacity, HeartbeatRequest, HeartbeatsRequest, NetworkCapacity, Pool, RegisterRequest,
+    StorageCapacity, host_service_client::HostServiceClient,
 };
-use tonic::{Request, transport::Channel};
+use futures::{SinkExt as _, channel::mpsc};
+use tokio::time::timeout;
+use tonic::{Request, Status, transport::Channel};
 
 use super::{Role, host::Shared, volumes::POOL};
 
@@ -32,7 +34,7 @@ async fn live_with(
     role: Role,
     session: &str,
     client: &mut HostServiceClient<Channel>,
-) -> Result<(), tonic::Status> {
+) -> Result<(), Status> {
     loop {
         host.reachable().await;
         let interval = register(host, role, session, client).await?;
@@ -45,7 +47,7 @@ async fn register(
     role: Role,
     session: &str,
     client: &mut HostServiceClient<Channel>,
-) -> Result<Duration, tonic::Status> {
+) -> Result<Duration, Status> {
     let request = RegisterRequest {
         host_id: host.id.clone(),
         host_name: host.name.clone(),
@@ -70,24 +72,33 @@ async fn heartbeats(
     session: &str,
     client: &mut HostServiceClient<Channel>,
     interval: Duration,
-) -> Result<(), tonic::Status> {
+) -> Result<(), Status> {
+    let (mut beats, receiver) = mpsc::channel(0);
+    let mut answers = in_time(client.heartbeats(receiver)).await?.into_inner();
     loop {
         host.heartbeat_due(interval).await;
         host.reachable().await;
         let backend_error = host.model().backend_errors[role.index()].clone();
-        let mut request = Request::new(HeartbeatRequest {
+        let beat = HeartbeatRequest {
             host_id: host.id.clone(),
             role: wire(role).into(),
             session_id: session.to_owned(),
             capacity: Some(capacity(host, role)),
             backend_healthy: backend_error.is_none(),
             backend_error: backend_error.unwrap_or_default(),
-        });
-        request.set_timeout(DEADLINE);
-        if client.heartbeat(request).await?.get_ref().register_again {
+        };
+        // Where the stream has ended, what comes instead of an answer says why.
+        let _ended = beats.send(HeartbeatsRequest { heartbeat: Some(beat) }).await;
+        let answer = in_time(answers.message()).await?;
+        let answer = answer.ok_or_else(|| Status::unavailable("the gateway ended the stream"))?;
+        if answer.heartbeat.unwrap_or_default().register_again {
             return Ok(());
         }
     }
+}
+
+async fn in_time<T>(answer: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+    timeout(DEADLINE, answer).await.map_err(|_| Status::deadline_exceeded("the gateway does not answer"))?
 }
 
 fn wire(role: Role) -> AgentRole {

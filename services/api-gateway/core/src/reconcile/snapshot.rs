@@ -1,12 +1,17 @@
-//! Snapshots: taking those that shall be, removing those that shall be gone, and seeing that the others' data are there.
+//! Snapshots: taking those that shall be once their volume is made, removing those that shall be gone, and seeing that the others' data are there.
+
+use std::time::Duration;
 
 use cloud_domain::Gib;
 
 use super::{Context, Failure, Outcome, event, volume::same};
 use crate::{
-    model::{AgentRole, Snapshot, SnapshotStatus, Timestamp, held_by_snapshot},
-    ports::{BackendError, FoundSnapshot, SnapshotSpec, Store, Tx, WorkItem},
+    model::{AgentRole, Snapshot, SnapshotStatus, Timestamp, Volume, VolumeStatus, held_by_snapshot},
+    ports::{BackendError, FoundSnapshot, SnapshotSpec, Store, StoreError, Tx, WorkItem},
 };
+
+/// How soon a volume that is being made is looked at again.
+const MAKING: Duration = Duration::from_millis(250);
 
 pub(super) async fn reconcile<S: Store>(context: &Context<S>, item: &WorkItem) -> Result<Outcome, Failure> {
     let Some(read) = context.store.get::<Snapshot>(item.id).await? else { return Ok(Outcome::Done) };
@@ -43,6 +48,28 @@ async fn take<S: Store>(context: &Context<S>, item: &WorkItem, read: &Snapshot) 
         return end(context, item, read, Err(reason)).await;
     }
     let late = Timestamp::now().since(read.meta.created_at) > context.settings.import_timeout;
+    if let Some(volume) = context.store.get::<Volume>(*read.volume.as_uuid()).await? {
+        let name = &volume.meta.name;
+        match volume.status {
+            VolumeStatus::Creating if late => {
+                let reason = format!("not taken in time: volume `{name}` is still being made");
+                return end(context, item, read, Err(reason)).await;
+            }
+            VolumeStatus::Creating => {
+                tell(context, item, read, format!("waits until volume `{name}` is made")).await?;
+                return Ok(Outcome::Again(MAKING));
+            }
+            VolumeStatus::Error => {
+                let reason = format!("volume `{name}` is ERROR: {}", volume.status_reason);
+                return end(context, item, read, Err(reason)).await;
+            }
+            // It was detached before it was made.
+            VolumeStatus::Available if volume.host.is_none() => {
+                return end(context, item, read, Err(format!("volume `{name}` has no data: it was not made"))).await;
+            }
+            VolumeStatus::Available | VolumeStatus::InUse | VolumeStatus::Deleting | VolumeStatus::Deleted => {}
+        }
+    }
     match ensure(context, read, true).await {
         Ok(taken) => end(context, item, read, Ok(taken)).await,
         Err(BackendError::NotFound(message)) => {
@@ -51,17 +78,29 @@ async fn take<S: Store>(context: &Context<S>, item: &WorkItem, read: &Snapshot) 
         Err(error) if error.is_final() => end(context, item, read, Err(error.to_string())).await,
         Err(error) if late => end(context, item, read, Err(format!("not taken in time: {error}"))).await,
         Err(error) => {
-            let reason = format!("trying again: {error}");
-            if read.status_reason != reason && !matches!(error, BackendError::Stale(_)) {
-                let mut tx = context.begin(item).await?;
-                let mut row = same(&mut tx, read).await?;
-                row.status_reason = reason;
-                tx.update(&mut row).await?;
-                tx.commit().await?;
+            if !matches!(error, BackendError::Stale(_)) {
+                tell(context, item, read, format!("trying again: {error}")).await?;
             }
             Err(error.into())
         }
     }
+}
+
+/// Has the row say why it takes longer.
+async fn tell<S: Store>(
+    context: &Context<S>,
+    item: &WorkItem,
+    read: &Snapshot,
+    reason: String,
+) -> Result<(), StoreError> {
+    if read.status_reason == reason {
+        return Ok(());
+    }
+    let mut tx = context.begin(item).await?;
+    let mut row = same(&mut tx, read).await?;
+    row.status_reason = reason;
+    tx.update(&mut row).await?;
+    tx.commit().await
 }
 
 /// AVAILABLE, or ERROR with the reason. What is left of it on its host goes when it is deleted.

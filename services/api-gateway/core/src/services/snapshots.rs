@@ -39,7 +39,8 @@ impl<S: Store> SnapshotService<S> {
         Self { store, settings }
     }
 
-    /// Has a snapshot taken of a volume, attached or not: CREATING, then AVAILABLE, or ERROR where it could not be taken.
+    /// Has a snapshot taken of a volume, attached or not: CREATING, then AVAILABLE, or ERROR where it could not be taken. That of a volume that
+    /// is still being made is taken once it is.
     ///
     /// # Errors
     /// Invalid, `NotFound` (volume), `AlreadyExists`, `QuotaExceeded`, Precondition where the volume has no data yet, or they are missing or going.
@@ -50,10 +51,10 @@ impl<S: Store> SnapshotService<S> {
         let mut tx = self.store.begin().await?;
         let volume: Volume = held(&mut tx, caller, &request.volume).await?;
         let host = match (volume.host, volume.status) {
-            (Some(host), VolumeStatus::Available | VolumeStatus::InUse) => host,
+            (Some(host), VolumeStatus::Creating | VolumeStatus::Available | VolumeStatus::InUse) => host,
             (None, VolumeStatus::Available) => return Err(unplaced(&volume)),
             (_, status) => {
-                let why = format!("is {}: only an AVAILABLE or IN_USE one has a snapshot taken", status.as_str());
+                let why = format!("is {}: it has no data that a snapshot could be taken of", status.as_str());
                 return Err(volume_state(&volume, &why));
             }
         };

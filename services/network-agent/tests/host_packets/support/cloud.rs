@@ -7,15 +7,16 @@ use std::{
 };
 
 use cloud_contracts::agent::{
-    AgentRole, HeartbeatRequest, HeartbeatResponse, JoinRequest, JoinResponse, PortSlice, RegisterRequest,
-    RegisterResponse, RenewRequest, RenewResponse, SubnetSlice,
+    AgentRole, HeartbeatRequest, HeartbeatResponse, HeartbeatsRequest, HeartbeatsResponse, JoinRequest, JoinResponse,
+    PortSlice, RegisterRequest, RegisterResponse, RenewRequest, RenewResponse, SubnetSlice,
     host_service_server::{HostService, HostServiceServer},
 };
 use cloud_domain::{CloudId, InstanceId, MacAddr, PortId, SubnetId, VpcId};
+use futures::TryStreamExt as _;
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming, codegen::BoxStream};
 
 /// What an agent said last.
 #[derive(Debug, Clone, Default)]
@@ -30,9 +31,28 @@ pub struct Heard {
 type Agents = Arc<Mutex<HashMap<String, Heard>>>;
 
 /// A gateway as far as an agent's registration needs one.
+#[derive(Clone)]
 struct Gateway {
     cloud: CloudId,
     agents: Agents,
+}
+
+impl Gateway {
+    fn hear(&self, beat: HeartbeatRequest) -> HeartbeatResponse {
+        let mut agents = self.agents.lock().unwrap();
+        let Some(heard) = agents.get_mut(&beat.host_id).filter(|h| h.session == beat.session_id) else {
+            return HeartbeatResponse { register_again: true, renew: false };
+        };
+        let network = beat.capacity.and_then(|c| c.network).expect("a network capacity");
+        heard.healthy = Some(beat.backend_healthy);
+        heard.error = beat.backend_error;
+        heard.applied = network.applied_at.is_some();
+        if beat.backend_healthy {
+            assert_eq!(network.datapath, "netdev");
+            assert!(network.switch_version.starts_with("Open vSwitch "), "{}", network.switch_version);
+        }
+        HeartbeatResponse { register_again: false, renew: false }
+    }
 }
 
 #[tonic::async_trait]
@@ -49,21 +69,22 @@ impl HostService for Gateway {
         Ok(Response::new(RegisterResponse { cloud_id: self.cloud.to_string(), heartbeat_interval_ms: 50 }))
     }
 
-    async fn heartbeat(&self, request: Request<HeartbeatRequest>) -> Result<Response<HeartbeatResponse>, Status> {
-        let request = request.into_inner();
-        let mut agents = self.agents.lock().unwrap();
-        let Some(heard) = agents.get_mut(&request.host_id).filter(|h| h.session == request.session_id) else {
-            return Ok(Response::new(HeartbeatResponse { register_again: true, renew: false }));
-        };
-        let network = request.capacity.and_then(|c| c.network).expect("a network capacity");
-        heard.healthy = Some(request.backend_healthy);
-        heard.error = request.backend_error;
-        heard.applied = network.applied_at.is_some();
-        if request.backend_healthy {
-            assert_eq!(network.datapath, "netdev");
-            assert!(network.switch_version.starts_with("Open vSwitch "), "{}", network.switch_version);
-        }
-        Ok(Response::new(HeartbeatResponse { register_again: false, renew: false }))
+    type HeartbeatsStream = BoxStream<HeartbeatsResponse>;
+
+    async fn heartbeats(
+        &self,
+        request: Request<Streaming<HeartbeatsRequest>>,
+    ) -> Result<Response<Self::HeartbeatsStream>, Status> {
+        let this = self.clone();
+        Ok(Response::new(Box::pin(
+            request
+                .into_inner()
+                .map_ok(move |beat| HeartbeatsResponse { heartbeat: beat.heartbeat.map(|beat| this.hear(beat)) }),
+        )))
+    }
+
+    async fn heartbeat(&self, _: Request<HeartbeatRequest>) -> Result<Response<HeartbeatResponse>, Status> {
+        Err(Status::unimplemented("agents send a stream"))
     }
 
     async fn renew(&self, _: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {

@@ -4,12 +4,14 @@ use std::{
 };
 
 use cloud_contracts::agent::{
-    ComputeCapacity, HeartbeatResponse, JoinRequest, JoinResponse, RegisterResponse, RenewRequest, RenewResponse,
+    ComputeCapacity, HeartbeatResponse, HeartbeatsRequest, HeartbeatsResponse, JoinRequest, JoinResponse,
+    RegisterResponse, RenewRequest, RenewResponse,
     host_service_server::{HostService, HostServiceServer},
 };
 use cloud_domain::HostId;
+use futures::TryStreamExt as _;
 use tokio::task::JoinHandle;
-use tonic::{Request, Response, service::Routes};
+use tonic::{Request, Response, Streaming, codegen::BoxStream, service::Routes};
 
 use super::*;
 use crate::{
@@ -25,6 +27,15 @@ struct Gateway {
     forgetful: Arc<AtomicBool>,
     registered: watch::Sender<Vec<RegisterRequest>>,
     beats: watch::Sender<Vec<HeartbeatRequest>>,
+    /// As of release 0.1: it has no stream of heartbeats.
+    calls: bool,
+}
+
+impl Gateway {
+    fn hears(&self, beat: HeartbeatRequest) -> HeartbeatResponse {
+        self.beats.send_modify(|all| all.push(beat));
+        HeartbeatResponse { register_again: self.forgetful.load(Ordering::SeqCst), renew: false }
+    }
 }
 
 #[tonic::async_trait]
@@ -41,8 +52,24 @@ impl HostService for Gateway {
     }
 
     async fn heartbeat(&self, request: Request<HeartbeatRequest>) -> Result<Response<HeartbeatResponse>, Status> {
-        self.beats.send_modify(|all| all.push(request.into_inner()));
-        Ok(Response::new(HeartbeatResponse { register_again: self.forgetful.load(Ordering::SeqCst), renew: false }))
+        assert!(self.calls, "the stream is used where there is one");
+        Ok(Response::new(self.hears(request.into_inner())))
+    }
+
+    type HeartbeatsStream = BoxStream<HeartbeatsResponse>;
+
+    async fn heartbeats(
+        &self,
+        request: Request<Streaming<HeartbeatsRequest>>,
+    ) -> Result<Response<Self::HeartbeatsStream>, Status> {
+        if self.calls {
+            return Err(Status::unimplemented("there is no such method"));
+        }
+        let this = self.clone();
+        let answers = request
+            .into_inner()
+            .map_ok(move |beat| HeartbeatsResponse { heartbeat: beat.heartbeat.map(|beat| this.hears(beat)) });
+        Ok(Response::new(Box::pin(answers)))
     }
 
     async fn renew(&self, _: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
@@ -57,6 +84,7 @@ impl Gateway {
             forgetful: Arc::default(),
             registered: watch::Sender::new(vec![]),
             beats: watch::Sender::new(vec![]),
+            calls: false,
         }
     }
 
@@ -142,6 +170,23 @@ async fn registers_beats_and_comes_back_when_the_gateway_does() {
     assert_eq!((again.session_id, again.host_id), (first.session_id, first.host_id));
     until(&gateway.beats, |all| all.len() > beats.len() + 1).await;
 
+    agent.stop.cancel();
+    agent.task.await.unwrap();
+    stop.cancel();
+    serving.await.unwrap();
+}
+
+#[tokio::test]
+async fn beats_by_calls_where_the_gateway_is_of_an_earlier_release() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("host.sock");
+    let gateway = Gateway { calls: true, ..Gateway::new() };
+    let (stop, serving) = gateway.serve(&socket).await;
+    let agent = start(&[&socket]);
+    until(&gateway.beats, |all| all.len() >= 2).await;
+    gateway.forgetful.store(true, Ordering::SeqCst);
+    until(&gateway.registered, |all| all.len() == 2).await;
+    assert!(agent.readiness.is_ready());
     agent.stop.cancel();
     agent.task.await.unwrap();
     stop.cancel();

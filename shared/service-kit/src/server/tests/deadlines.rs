@@ -1,10 +1,11 @@
 //! Deadlines, over both protocols and from one call to the next.
 
 use cloud_contracts::agent::{
-    HeartbeatRequest, HeartbeatResponse, JoinRequest, JoinResponse, RegisterRequest, RegisterResponse, RenewRequest,
-    RenewResponse, host_service_client::HostServiceClient, host_service_server::HostService,
+    HeartbeatRequest, HeartbeatResponse, HeartbeatsRequest, HeartbeatsResponse, JoinRequest, JoinResponse,
+    RegisterRequest, RegisterResponse, RenewRequest, RenewResponse, host_service_client::HostServiceClient,
+    host_service_server::HostService,
 };
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming, codegen::BoxStream};
 
 use super::*;
 
@@ -25,6 +26,15 @@ impl HostService for Hangs {
 
     async fn heartbeat(&self, _: Request<HeartbeatRequest>) -> Result<Response<HeartbeatResponse>, Status> {
         std::future::pending().await
+    }
+
+    type HeartbeatsStream = BoxStream<HeartbeatsResponse>;
+
+    async fn heartbeats(
+        &self,
+        _: Request<Streaming<HeartbeatsRequest>>,
+    ) -> Result<Response<Self::HeartbeatsStream>, Status> {
+        Err(Status::unimplemented(""))
     }
 
     /// Says what it knows of its request.

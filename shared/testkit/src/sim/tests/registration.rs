@@ -3,11 +3,12 @@
 use std::sync::{Arc, Mutex};
 
 use cloud_contracts::agent::{
-    HeartbeatRequest, HeartbeatResponse, JoinRequest, JoinResponse, RegisterRequest, RegisterResponse, RenewRequest,
-    RenewResponse,
+    HeartbeatRequest, HeartbeatResponse, HeartbeatsRequest, HeartbeatsResponse, JoinRequest, JoinResponse,
+    RegisterRequest, RegisterResponse, RenewRequest, RenewResponse,
     host_service_server::{HostService, HostServiceServer},
 };
-use tonic::{Request, Response, service::Routes};
+use futures::TryStreamExt as _;
+use tonic::{Request, Response, Streaming, codegen::BoxStream, service::Routes};
 
 use super::*;
 
@@ -33,10 +34,23 @@ impl HostService for Gateway {
         Ok(Response::new(RegisterResponse { cloud_id: CLOUD.into(), heartbeat_interval_ms: 10 }))
     }
 
-    async fn heartbeat(&self, request: Request<HeartbeatRequest>) -> Result<Response<HeartbeatResponse>, Status> {
-        let mut seen = self.seen.lock().unwrap();
-        seen.heartbeats.push(request.into_inner());
-        Ok(Response::new(HeartbeatResponse { register_again: seen.forgetful, renew: false }))
+    type HeartbeatsStream = BoxStream<HeartbeatsResponse>;
+
+    async fn heartbeats(
+        &self,
+        request: Request<Streaming<HeartbeatsRequest>>,
+    ) -> Result<Response<Self::HeartbeatsStream>, Status> {
+        let seen = Arc::clone(&self.seen);
+        let answers = request.into_inner().map_ok(move |beat| {
+            let mut seen = seen.lock().unwrap();
+            seen.heartbeats.extend(beat.heartbeat);
+            HeartbeatsResponse { heartbeat: Some(HeartbeatResponse { register_again: seen.forgetful, renew: false }) }
+        });
+        Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn heartbeat(&self, _: Request<HeartbeatRequest>) -> Result<Response<HeartbeatResponse>, Status> {
+        Err(Status::unimplemented("agents send a stream"))
     }
 
     async fn join(&self, _: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
