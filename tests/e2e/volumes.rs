@@ -1,11 +1,12 @@
-//! Data volumes in real guests: written, grown while the guest runs, kept as a snapshot, restored.
+//! Data volumes in real guests: written, grown while the guest runs, kept as a snapshot, restored, limited.
 
-use cloud_testkit::until;
+use cloud_testkit::{Role, until};
 use cloud_tests::{
     RealCloud,
-    instances::{DATA_READER, DATA_WRITER, data_watcher},
+    instances::{DATA_READER, DATA_TIMER, DATA_WRITER, data_watcher},
     real::PATIENCE,
 };
+use http::Method as Http;
 use serde_json::{Value, json};
 
 /// Waits until what is at a path is as `done` says.
@@ -117,6 +118,69 @@ async fn a_volume_goes_from_one_running_guest_to_another_with_what_was_written()
     for name in ["one", "two"] {
         cloud.delete(name).await?;
     }
+    cloud.rest.delete("/volumes/data").await?.expect(200)?;
+    cloud.has(0, 0, 0).await
+}
+
+/// How long the guest took to write 6 MiB and to read them, in hundredths of a second, each time it did.
+async fn runs(cloud: &RealCloud) -> anyhow::Result<Vec<(u32, u32)>> {
+    let log = cloud.log("timer").await?;
+    let took = |line: &str| {
+        let (wrote, read) = line.split_once(": wrote in ")?.1.split_once(", read in ")?;
+        Some((wrote.parse().ok()?, read.split_once('.')?.0.parse().ok()?))
+    };
+    Ok(log.lines().filter(|line| line.contains("run ")).filter_map(took).collect())
+}
+
+/// Waits for a run that begins after this and is as `wanted` says; it is the first, where not even one may be otherwise.
+async fn next_run(cloud: &RealCloud, first: bool, wanted: impl Fn(u32) -> bool) -> anyhow::Result<()> {
+    // One may be under way.
+    let before = runs(cloud).await?.len() + 1;
+    until("the guest to write and read", PATIENCE, || async {
+        let all = runs(cloud).await?;
+        let since = all.get(before..).unwrap_or_default();
+        let good = since.iter().any(|(wrote, read)| wanted(*wrote) && wanted(*read));
+        anyhow::ensure!(good || !first || since.is_empty(), "{all:?}, of which {before} were before");
+        Ok(if good { Ok(()) } else { Err(format!("{all:?}")) })
+    })
+    .await
+    .map_err(|error| cloud.with_logs(error))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_writes_and_reads_as_fast_as_its_volume_may() -> anyhow::Result<()> {
+    // 6 MiB take 6.3 s at 1 MB/s, and a fraction of a second where nothing holds them.
+    let (slow, fast) = (|took: u32| took >= 500, |took: u32| took <= 300);
+    let mut cloud = RealCloud::start().await?;
+    let data = json!({"name": "data", "size_gib": 1, "mb_per_second": 1});
+    cloud.rest.post("/volumes", &data).await?.expect(201)?;
+    cloud.launch("timer", json!({"volumes": [{"volume": "data"}], "user_data": DATA_TIMER})).await?;
+    cloud.becomes("timer", "RUNNING").await?;
+    cloud.says("timer", "run 1: ").await?;
+    let first = runs(&cloud).await?[0];
+    assert!(slow(first.0) && slow(first.1), "{first:?}");
+
+    let limit = async |cloud: &RealCloud, mb_per_second: u32| {
+        let body = json!({"volume": {"mb_per_second": mb_per_second}, "update_mask": "mb_per_second"});
+        let asked = cloud.rest.send(Http::PATCH, "/volumes/data", Some("application/json"), body.to_string());
+        asked.await?.expect(200)?;
+        let has = |seen: &Value| seen["mb_per_second"] == mb_per_second && seen["limits_pending"] == false;
+        is(cloud, "/volumes/data", has).await
+    };
+    limit(&cloud, 0).await?;
+    // The machine may be busy for a while.
+    next_run(&cloud, false, fast).await?;
+    limit(&cloud, 1).await?;
+    next_run(&cloud, true, slow).await?;
+    // It is the hypervisor that holds them.
+    cloud.kill_agent(Role::Compute);
+    next_run(&cloud, true, slow).await?;
+    cloud.start_agent(Role::Compute)?;
+    cloud.is_up().await?;
+    limit(&cloud, 0).await?;
+    next_run(&cloud, false, fast).await?;
+
+    cloud.delete("timer").await?;
     cloud.rest.delete("/volumes/data").await?.expect(200)?;
     cloud.has(0, 0, 0).await
 }

@@ -14,6 +14,7 @@ mod images;
 mod input;
 mod launch;
 mod lifecycle;
+mod limits;
 mod lists;
 mod networks;
 mod placement;

@@ -52,6 +52,22 @@ pub const DATA_READER: &str = "#!/bin/sh
 echo \"found $(dd if=/dev/vdb bs=9 count=1 2> /dev/null) in $(cat /sys/block/vdb/size)\"
 ";
 
+/// Writes 6 MiB to its data volume and reads them, again and again, and says how many hundredths of a second each took.
+pub const DATA_TIMER: &str = "#!/bin/sh
+now() { read -r up _ < /proc/uptime; echo \"${up%.*}${up#*.}\"; }
+run=0
+while true; do
+    run=$((run + 1))
+    began=$(now)
+    dd if=/dev/zero of=/dev/vdb bs=64k count=96 conv=fsync 2> /dev/null
+    wrote=$(now)
+    echo 3 > /proc/sys/vm/drop_caches
+    dd if=/dev/vdb of=/dev/null bs=64k count=96 2> /dev/null
+    echo \"run $run: wrote in $((wrote - began)), read in $(($(now) - wrote)).\"
+    sleep 1
+done &
+";
+
 /// The instances of a cloud.
 #[derive(Debug, Clone, Copy)]
 pub struct Instances<'a>(pub &'a RestClient);

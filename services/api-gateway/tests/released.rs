@@ -5,8 +5,9 @@ use std::{fs, path::Path};
 
 use cloud_api_gateway::adapters::sql::SqlStore;
 use cloud_core::{
+    filter::Filter,
     model::{
-        Amounts, ApiKey, Host, Image, Instance, InstanceType, Limited, Port, Project, Subnet, Volume, Vpc,
+        Amounts, ApiKey, Host, Image, Instance, InstanceType, Limited, Port, Project, Resource, Subnet, Volume, Vpc,
         held_by_instance, held_by_volume,
     },
     ports::{Query, Store},
@@ -15,7 +16,7 @@ use cloud_core::{
 use sqlx::{AssertSqlSafe, Connection, Executor, SqliteConnection};
 
 /// How many rows of a kind there are; each is read as this release reads it.
-async fn rows<R: cloud_core::model::Resource>(store: &SqlStore) -> usize {
+async fn rows<R: Resource>(store: &SqlStore) -> usize {
     store.list::<R>(&Query { deleted: true, ..Query::default() }).await.unwrap().len()
 }
 
@@ -61,6 +62,11 @@ async fn data_of_every_release_is_still_there() {
         let events = store.events(None, None, None, None, 500).await.unwrap();
         assert_eq!((events.len(), events[0].revision), (8, 8), "{name}");
         counters_hold_what_the_rows_hold(&store, &name.to_string()).await;
+        for filter in ["iops=0", "mb_per_second=0", "limits_pending=false"] {
+            let filter = Filter::parse(Volume::FIELDS, filter).unwrap();
+            let found = store.list::<Volume>(&Query { deleted: true, filter, ..Query::default() }).await.unwrap();
+            assert_eq!(found.len(), 2, "{name}: volumes of before have no limits");
+        }
         // And it can be written.
         bootstrap(&store, "another secret").await.unwrap();
         let instances: Vec<Instance> = store.list(&Query::default()).await.unwrap();

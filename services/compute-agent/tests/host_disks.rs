@@ -1,4 +1,4 @@
-//! Disks that come to a guest and leave it while it runs, on a real libvirt and seen by the guest.
+//! Disks that come to a guest and leave it while it runs, and their limits, on a real libvirt and seen by the guest.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
@@ -32,7 +32,7 @@ fn disk(host: &Host) -> DiskSpec {
         volume_id: volume.to_string(),
         path: path.to_str().unwrap().into(),
         format: "qcow2".into(),
-        read_only: false,
+        ..DiskSpec::default()
     }
 }
 
@@ -157,4 +157,96 @@ async fn a_guest_has_room_for_sixteen_disks() {
     let error = attach(&host, &spec.id, &disk(&host)).await.unwrap_err();
     assert_eq!(error.code(), Code::InvalidArgument, "{error}");
     host.remove(&spec.id).await.unwrap();
+}
+
+/// Operations and bytes a second that a disk of a guest may do, by what QEMU says (`--live`), or by what its next start will give it (`--config`).
+fn iotune(host: &Host, id: &str, place: &str, disk: &DiskSpec) -> (u64, u64) {
+    let domain = format!("cloud-{id}");
+    let xml = host.libvirt.virsh(&["dumpxml", &domain]);
+    let said = host.libvirt.virsh(&["blkdeviotune", &domain, &target(&xml, disk), place]);
+    let limit = |name: &str| {
+        let line = said.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.trim_start_matches([' ', ':']).parse().unwrap()
+    };
+    (limit("total_iops_sec"), limit("total_bytes_sec"))
+}
+
+/// What a disk is called in a domain.
+fn target(xml: &str, disk: &DiskSpec) -> String {
+    let part = xml.split("<disk ").skip(1).find(|part| part.contains(&disk.volume_id[..20])).unwrap();
+    part.split_once("<target dev='").unwrap().1.split_once('\'').unwrap().0.to_owned()
+}
+
+fn with(disk: &DiskSpec, (total_iops_sec, total_bytes_sec): (u64, u64)) -> DiskSpec {
+    DiskSpec { total_iops_sec, total_bytes_sec, ..disk.clone() }
+}
+
+/// What the agent says of it.
+fn said(state: &InstanceState, disk: &DiskSpec) -> Option<(u64, u64)> {
+    let disk = state.disks.iter().find(|has| has.volume_id == disk.volume_id)?;
+    Some((disk.total_iops_sec, disk.total_bytes_sec))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_has_its_limits_in_the_guest_that_runs_and_in_its_next_start() {
+    let mut host = Host::start().await;
+    // It stays in the firmware.
+    let mut spec = host.blank_spec("");
+    let (id, none) = (spec.id.clone(), (0, 0));
+    spec.disks[0] = with(&spec.disks[0], (500, 3_000_000));
+    let root = spec.disks[0].clone();
+    let both = |host: &Host, disk: &DiskSpec| [iotune(host, &id, "--live", disk), iotune(host, &id, "--config", disk)];
+    let state = host.ensure(&spec).await.unwrap();
+    assert_eq!(said(&state, &root), Some((500, 3_000_000)));
+    assert_eq!(both(&host, &root), [(500, 3_000_000); 2], "from its first start");
+    let process = host.libvirt.qemu_pid(&format!("cloud-{id}"));
+
+    // Of a disk that comes, of one that is there, of the root disk; more, less, none.
+    let new = disk(&host);
+    for limits in [(100, 1_000_000), (200, 0), (0, 5_000_000), none, (50, 2_000_000)] {
+        for disk in [&new, &root] {
+            let state = attach(&host, &id, &with(disk, limits)).await.unwrap();
+            assert_eq!(said(&state, disk), Some(limits));
+            assert_eq!(both(&host, disk), [limits; 2]);
+        }
+    }
+    assert_eq!(host.ensure(&spec).await.unwrap().disks.len(), 2, "limits are no difference");
+    assert_eq!(both(&host, &root), [(50, 2_000_000); 2]);
+
+    // What somebody sets is told, also a limit of another kind, and goes when the disk is given its own. So does half of what is set.
+    let domain = format!("cloud-{id}");
+    let vdb = target(&host.libvirt.virsh(&["dumpxml", &domain]), &new);
+    for (args, told) in [
+        (&["--live", "--total-bytes-sec", "7000000"][..], (50, 7_000_000)),
+        (&["--live", "--read-bytes-sec", "600000", "--write-bytes-sec", "400000"][..], (50, 1_000_000)),
+        (&["--live", "--total-iops-sec", "0", "--total-bytes-sec", "0"][..], none),
+        (&["--config", "--total-iops-sec", "9"][..], (50, 2_000_000)),
+    ] {
+        host.libvirt.virsh(&[&["blkdeviotune", &domain, &vdb], args].concat());
+        assert_eq!(said(&host.get(&id).await.unwrap(), &new), Some(told), "{args:?}");
+        attach(&host, &id, &with(&new, (50, 2_000_000))).await.unwrap();
+        assert_eq!(both(&host, &new), [(50, 2_000_000); 2], "{args:?}");
+    }
+
+    // Another agent, and another libvirt.
+    host.kill_agent();
+    host.libvirt.kill_daemon();
+    host.libvirt.start_daemon().await;
+    host.start_agent().await;
+    for disk in [&new, &root] {
+        assert_eq!(said(&host.get(&id).await.unwrap(), disk), Some((50, 2_000_000)));
+        assert_eq!(both(&host, disk), [(50, 2_000_000); 2]);
+    }
+    assert_eq!(host.libvirt.qemu_pid(&domain), process, "it is the same guest");
+
+    // Off, it has none to tell; the next start gives it those of then.
+    host.stop(&id, true).await.unwrap();
+    assert_eq!(said(&host.get(&id).await.unwrap(), &root), None);
+    spec.incarnation = Incarnation::random().to_string();
+    spec.disks = vec![with(&root, (70, 0)), with(&new, (0, 4_000_000))];
+    host.ensure(&spec).await.unwrap();
+    for disk in &spec.disks {
+        assert_eq!(both(&host, disk), [(disk.total_iops_sec, disk.total_bytes_sec); 2]);
+    }
+    host.remove(&id).await.unwrap();
 }

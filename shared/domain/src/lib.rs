@@ -7,6 +7,7 @@ mod id;
 mod identity;
 pub mod join;
 mod lifecycle;
+mod limits;
 mod name;
 mod size;
 
@@ -17,5 +18,6 @@ pub use id::{
 };
 pub use identity::{Daemon, Identity, IdentityError};
 pub use lifecycle::{InstanceStatus, TransitionError};
+pub use limits::DiskLimits;
 pub use name::{HostName, NameError, ResourceName};
 pub use size::{Gib, Mib, SizeError};

@@ -8,7 +8,7 @@ use cloud_contracts::agent::{self, PortSlice, PowerState, StateReason, SubnetSli
 use cloud_core::{
     model::{
         Amounts, Desired, Disk, Image, Instance, Labels, Limited, Meta, Nic, Port, Project, RestartPolicy, Subnet,
-        Timestamp, Volume, VolumeStatus, Vpc,
+        Timestamp, Volume, VolumeLimits, VolumeStatus, Vpc,
     },
     ports::{Claim, Query, Store, Tx},
 };
@@ -132,6 +132,8 @@ impl Filler<'_> {
             data_missing: false,
             copied: None,
             growing_to: None,
+            limits: VolumeLimits::default(),
+            limits_pending: false,
         };
         let port = Port {
             meta: self.meta(*port_id.as_uuid(), &port_id.to_string()),
@@ -245,7 +247,7 @@ impl Filler<'_> {
                 volume_id: volume.meta.id.to_string(),
                 path: path.clone(),
                 format: "qcow2".into(),
-                read_only: false,
+                ..agent::DiskSpec::default()
             }],
             nics: instance.nics.iter().map(nic).collect(),
             seed: None,

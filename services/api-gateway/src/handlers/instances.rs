@@ -266,7 +266,7 @@ fn wire(row: Instance, host_reachable: bool) -> v1::Instance {
         root: disk.root,
         size_gib: disk.size.get(),
         state: match disk.change {
-            None => v1::instance_volume::State::Attached,
+            None | Some(DiskChange::Limiting) => v1::instance_volume::State::Attached,
             Some(DiskChange::Attaching) => v1::instance_volume::State::Attaching,
             Some(DiskChange::Detaching) => v1::instance_volume::State::Detaching,
         }

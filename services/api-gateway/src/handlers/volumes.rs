@@ -2,9 +2,10 @@
 
 use cloud_contracts::v1::{self, volume_service_server::VolumeService};
 use cloud_core::{
-    model::{Copied, Volume, VolumeStatus},
+    CoreError,
+    model::{Copied, Volume, VolumeLimits, VolumeStatus},
     ports::Store,
-    services::{NewVolume, Services},
+    services::{NewVolume, Services, VolumeChange},
 };
 use cloud_domain::Gib;
 use tonic::{Request, Response, Status, codegen::BoxStream};
@@ -31,6 +32,7 @@ impl<S: Store> VolumeService for Volumes<S> {
             pool: request.pool,
             host: request.host,
             labels: request.labels,
+            limits: VolumeLimits { iops: request.iops, mb_per_second: request.mb_per_second },
         };
         let made = self.0.volumes.create(&caller, new).await;
         made.map(|row| Response::new(wire(row))).map_err(error::status)
@@ -62,6 +64,14 @@ impl<S: Store> VolumeService for Volumes<S> {
         Ok(answer!(watch, WatchVolumesResponse, volume, wire))
     }
 
+    async fn update_volume(&self, request: Request<v1::UpdateVolumeRequest>) -> Result<Response<v1::Volume>, Status> {
+        let (caller, request) = (caller(&request)?, request.into_inner());
+        let change = change(&request.volume.unwrap_or_default(), request.update_mask.unwrap_or_default())
+            .map_err(error::status)?;
+        let updated = self.0.volumes.update(&caller, &request.id, &request.etag, change).await;
+        updated.map(|row| Response::new(wire(row))).map_err(error::status)
+    }
+
     async fn resize_volume(&self, request: Request<v1::ResizeVolumeRequest>) -> Result<Response<v1::Volume>, Status> {
         let (caller, request) = (caller(&request)?, request.into_inner());
         let resized = self.0.volumes.resize(&caller, &request.id, &request.etag, request.size_gib).await;
@@ -73,6 +83,27 @@ impl<S: Store> VolumeService for Volumes<S> {
         let deleted = self.0.volumes.delete(&caller, &request.id, &request.etag).await;
         deleted.map(|row| Response::new(wire(row))).map_err(error::status)
     }
+}
+
+/// What a mask names of a volume's new values.
+fn change(volume: &v1::Volume, mask: prost_types::FieldMask) -> Result<VolumeChange, CoreError> {
+    const KNOWN: &str = "labels, iops, mb_per_second";
+    let mut change = VolumeChange::default();
+    if mask.paths.is_empty() {
+        return Err(CoreError::invalid("update_mask", format!("must name what to change: {KNOWN}")));
+    }
+    for path in mask.paths {
+        match path.as_str() {
+            "labels" => change.labels = Some(volume.labels.clone()),
+            "iops" => change.iops = Some(volume.iops),
+            "mb_per_second" => change.mb_per_second = Some(volume.mb_per_second),
+            other => {
+                let other: String = other.chars().take(80).collect();
+                return Err(CoreError::invalid("update_mask", format!("`{other}` cannot be changed: {KNOWN}")));
+            }
+        }
+    }
+    Ok(change)
 }
 
 fn status(status: VolumeStatus) -> v1::volume::Status {
@@ -108,6 +139,9 @@ fn wire(row: Volume) -> v1::Volume {
         snapshot,
         source_volume,
         growing_to_gib: row.growing_to.map_or(0, Gib::get),
+        iops: row.limits.iops,
+        mb_per_second: row.limits.mb_per_second,
+        limits_pending: row.limits_pending,
         labels: row.meta.labels,
         created_at: time(row.meta.created_at),
         updated_at: time(row.meta.updated_at),

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use cloud_core::{
-    model::{Event, Labels, Meta, Project, Timestamp, Volume, VolumeStatus},
+    model::{Event, Labels, Meta, Project, Timestamp, Volume, VolumeLimits, VolumeStatus},
     ports::{Changed, Changes, Mark, Store, Tx},
     services::NewVolume,
 };
@@ -132,6 +132,8 @@ fn volume(c: &Cloud, name: &str) -> Volume {
         data_missing: false,
         copied: None,
         growing_to: None,
+        limits: VolumeLimits::default(),
+        limits_pending: false,
     }
 }
 

@@ -3,7 +3,7 @@
 use cloud_core::{
     CoreError,
     filter::{Field, FieldKind, Filter, Op, Term},
-    model::{Caller, Meta, Resource, Volume, VolumeStatus},
+    model::{Caller, Meta, Resource, Volume, VolumeLimits, VolumeStatus},
     ports::{EventQuery, Query, Store, Tx},
     services::{EventFilter, PageRequest},
 };
@@ -50,6 +50,8 @@ fn row(i: usize) -> Volume {
         data_missing: false,
         copied: None,
         growing_to: None,
+        limits: VolumeLimits { iops: u32::try_from(i % 3).unwrap(), mb_per_second: 0 },
+        limits_pending: i.is_multiple_of(5),
     }
 }
 

@@ -71,7 +71,7 @@ impl ComputeBackend for FakeHost {
     async fn attach_disk(&self, target: GuestTarget, disk: DiskSpec, record: String) -> Answer<Guest> {
         self.call("compute.attach_disk", |state| {
             state.fence(*target.id.as_uuid(), target.version)?;
-            state.attach(target.id, disk.volume, &record)?;
+            state.attach(target.id, &disk, &record)?;
             state.guest(target.id).ok_or_else(|| BackendError::Failed("it is gone".into()))
         })
         .await

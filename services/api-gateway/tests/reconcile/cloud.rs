@@ -382,6 +382,15 @@ impl Cloud {
             let row = rows.iter().find(|r| r.id() == *id);
             assert!(row.is_some_and(|r| r.holds_capacity), "guest {id} was left");
         }
+        for row in rows.iter().filter(|row| row.status == InstanceStatus::Running) {
+            let Some(domain) = state.domains.get(&row.id()) else { continue };
+            for disk in row.disks.iter().filter(|disk| disk.change.is_none()) {
+                let volume = volumes.iter().find(|volume| volume.id() == disk.volume);
+                assert!(volume.is_some_and(|volume| volume.limits == disk.limits), "limits of {disk:?}: {volume:?}");
+                let has = domain.limits.get(&disk.volume).copied().unwrap_or_default();
+                assert_eq!(has, disk.limits.of_disk(), "limits of {disk:?}");
+            }
+        }
         for id in state.volumes.keys() {
             assert!(volumes.iter().any(|v| v.id() == *id && v.host.is_some()), "volume {id} was left");
         }

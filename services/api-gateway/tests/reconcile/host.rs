@@ -9,9 +9,9 @@ use std::{
 
 use cloud_core::{
     model::Timestamp,
-    ports::{BackendError, Guest, GuestPower, GuestReason, GuestSpec, GuestTarget},
+    ports::{BackendError, DiskSpec, Guest, GuestPower, GuestReason, GuestSpec, GuestTarget},
 };
-use cloud_domain::{ImageId, Incarnation, InstanceId, PortId, SnapshotId, VolumeId, VpcId};
+use cloud_domain::{DiskLimits, ImageId, Incarnation, InstanceId, PortId, SnapshotId, VolumeId, VpcId};
 use tokio::sync::{Notify, broadcast};
 use uuid::Uuid;
 
@@ -42,6 +42,8 @@ pub struct Domain {
     pub reason: GuestReason,
     pub boot_generation: u64,
     pub disks: Vec<VolumeId>,
+    /// Of its disks.
+    pub limits: BTreeMap<VolumeId, DiskLimits>,
     pub ports: Vec<PortId>,
     pub started_at: Timestamp,
     pub record: String,
@@ -216,6 +218,7 @@ impl State {
             boot_generation: domain.boot_generation,
             started_at: Some(domain.started_at),
             volumes: domain.disks.clone(),
+            limits: domain.limits.clone(),
         })
     }
 
@@ -252,6 +255,7 @@ impl State {
             reason,
             boot_generation: spec.boot_generation,
             disks: spec.disks.iter().map(|d| d.volume).collect(),
+            limits: spec.disks.iter().map(|d| (d.volume, d.limits)).collect(),
             ports: spec.nics.iter().map(|n| n.port).collect(),
             started_at: Timestamp::now(),
             record: spec.record.clone(),
@@ -274,16 +278,17 @@ impl State {
         Ok(())
     }
 
-    fn attach(&mut self, guest: InstanceId, disk: VolumeId, record: &str) -> Answer<()> {
+    fn attach(&mut self, guest: InstanceId, disk: &DiskSpec, record: &str) -> Answer<()> {
         if !self.domains.get(&guest).is_some_and(Domain::is_active) {
             return Err(BackendError::Precondition("it does not run".into()));
         }
         self.stumble("compute.attach_disk")?;
-        self.open(guest, disk)?;
+        self.open(guest, disk.volume)?;
         if let Some(domain) = self.domains.get_mut(&guest) {
-            if !domain.disks.contains(&disk) {
-                domain.disks.push(disk);
+            if !domain.disks.contains(&disk.volume) {
+                domain.disks.push(disk.volume);
             }
+            domain.limits.insert(disk.volume, disk.limits);
             record.clone_into(&mut domain.record);
         }
         Ok(())
@@ -293,6 +298,7 @@ impl State {
         let hold = self.hold_disks;
         if let Some(domain) = self.domains.get_mut(&guest).filter(|domain| !(hold && domain.is_active())) {
             domain.disks.retain(|has| *has != disk);
+            domain.limits.remove(&disk);
             record.clone_into(&mut domain.record);
         }
     }

@@ -13,7 +13,7 @@ use cloud_core::{
 use cloud_domain::{Incarnation, InstanceStatus};
 use uuid::Uuid;
 
-use super::{attachments, cloud::Cloud, host::Start, live, mishaps};
+use super::{attachments, cloud::Cloud, host::Start, limits, live, mishaps};
 
 /// A life, by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub enum Life {
     Volume,
     /// Volumes that are attached and detached, under a guest that runs and under none, in vain, and while other things happen.
     Attachment,
+    /// Limits of volumes that change, under a guest that runs and under none, and behind the gateway's back.
+    Limits,
     /// Snapshots of a volume in use, copies of them and of it, and volumes that grow under a guest and without one.
     Snapshot,
     /// Images that are imported, one of them in vain; one that is deleted before the last disk made from it.
@@ -47,10 +49,11 @@ pub enum Life {
 }
 
 impl Life {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Instance,
         Self::Volume,
         Self::Attachment,
+        Self::Limits,
         Self::Snapshot,
         Self::Image,
         Self::Network,
@@ -84,6 +87,7 @@ impl Life {
             Self::Instance => live(cloud).await,
             Self::Volume => volume(cloud).await,
             Self::Attachment => attachments::attachments(cloud).await,
+            Self::Limits => limits::limits(cloud).await,
             Self::Snapshot => snapshot(cloud).await,
             Self::Image => image(cloud).await,
             Self::Network => network(cloud).await,

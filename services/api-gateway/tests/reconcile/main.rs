@@ -7,11 +7,12 @@ mod cloud;
 mod coverage;
 mod faulty;
 mod host;
+mod limits;
 mod lives;
 mod mishaps;
 mod truth;
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use cloud_core::{
     CoreError,
@@ -123,6 +124,7 @@ async fn what_never_ran_is_cleaned_away_when_time_is_up() {
         reason: GuestReason::Unknown,
         boot_generation: 0,
         disks: Vec::new(),
+        limits: BTreeMap::new(),
         ports: Vec::new(),
         started_at: Timestamp::now(),
         record: String::new(),

@@ -1,7 +1,7 @@
 //! What hosts have, against what they should have. Each scenario leaves the cloud as it found it.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use cloud_core::{
     CoreError,
@@ -206,6 +206,7 @@ fn ghost(disks: Vec<VolumeId>) -> Domain {
         reason: GuestReason::Unknown,
         boot_generation: 0,
         disks,
+        limits: BTreeMap::new(),
         ports: Vec::new(),
         started_at: Timestamp::now(),
         record: String::new(),

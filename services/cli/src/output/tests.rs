@@ -114,6 +114,9 @@ fn volumes_are_printed() {
         created_at: ago(7_000),
         updated_at: ago(10),
         etag: "2".into(),
+        iops: 500,
+        mb_per_second: 20,
+        limits_pending: true,
         ..Default::default()
     };
     let blank =

@@ -17,6 +17,21 @@ fn size(volume: &Volume) -> String {
     }
 }
 
+/// How much its guest may do with it in a second, and whether it has that yet; empty: as much as it can.
+fn limits(volume: &Volume) -> String {
+    let limits = match (volume.iops, volume.mb_per_second) {
+        (0, 0) => String::new(),
+        (iops, 0) => format!("{iops} IOPS"),
+        (0, mb) => format!("{mb} MB/s"),
+        (iops, mb) => format!("{iops} IOPS, {mb} MB/s"),
+    };
+    match (volume.limits_pending, limits.as_str()) {
+        (false, _) => limits,
+        (true, "") => "none, not yet in its guest".to_owned(),
+        (true, limits) => format!("{limits}, not yet in its guest"),
+    }
+}
+
 impl Resource for Volume {
     const KIND: &'static str = "volume";
     const PLURAL: &'static str = "volumes";
@@ -43,6 +58,7 @@ impl Resource for Volume {
         lines.extend([
             ("Project", self.project.clone()),
             ("Size", size(self)),
+            ("Limits", limits(self)),
             ("Instance", self.instance.clone()),
             ("Root disk", yes(self.root)),
             ("Host", self.host.clone()),

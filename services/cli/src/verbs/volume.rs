@@ -1,6 +1,7 @@
 //! `cloud volume`.
 
 mod attachment;
+mod update;
 
 use clap::{Args, Subcommand};
 use cloud_contracts::v1::{CreateVolumeRequest, Image, ResizeVolumeRequest, Snapshot, Volume, volume::Status as State};
@@ -24,6 +25,8 @@ pub enum Command {
     Create(Create),
     /// Grows one, also while an instance uses it
     Resize(Resize),
+    /// Changes its labels, or how much may be read and written in a second, also while an instance uses it
+    Update(update::Update),
     /// Attaches one to an instance, also while it runs
     Attach(attachment::Attach),
     /// Detaches one from its instance, also while it runs
@@ -83,6 +86,12 @@ pub struct Create {
     /// Makes it on this host now, not where it is first attached; for operators
     #[arg(long, value_name = "HOST")]
     host: Option<String>,
+    /// Reads and writes a second, together, 10 to 1000000 [default: no limit]
+    #[arg(long, value_name = "NUMBER", default_value_t = 0, hide_default_value = true)]
+    iops: u32,
+    /// Megabytes read and written a second, together, at most 100000 [default: no limit]
+    #[arg(long, value_name = "MB", default_value_t = 0, hide_default_value = true)]
+    mb_per_second: u32,
     #[command(flatten)]
     labels: Labels,
     #[command(flatten)]
@@ -125,6 +134,7 @@ pub async fn run(connection: Connection, command: Command) -> Result<(), Error> 
     match command {
         Command::Create(args) => create(connection, args).await,
         Command::Resize(args) => resize(connection, args).await,
+        Command::Update(args) => update::run(connection, args).await,
         Command::Attach(args) => attachment::attach(connection, args).await,
         Command::Detach(args) => attachment::detach(connection, args).await,
         Command::Ls { list, deleted, output } => {
@@ -159,6 +169,8 @@ async fn create(connection: Connection, args: Create) -> Result<(), Error> {
         pool: args.pool.unwrap_or_default(),
         host: args.host.unwrap_or_default(),
         labels: args.labels.into_map(),
+        iops: args.iops,
+        mb_per_second: args.mb_per_second,
         ..Default::default()
     };
     let limit = (args.wait.timeout, Instant::now() + args.wait.timeout);

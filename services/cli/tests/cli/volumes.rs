@@ -1,4 +1,4 @@
-//! Attaching volumes and detaching them.
+//! Attaching volumes, detaching them, and limiting what is done with them.
 
 use cloud_contracts::v1::{Instance, InstanceVolume, Volume, instance::Status as State, instance_volume, volume};
 
@@ -64,4 +64,25 @@ async fn detach_of_what_nobody_has_is_a_conflict() {
     let ended = Run::on(&gateway, "volume detach data").end().await.with(4);
     assert!(ended.stderr.contains("volume data is attached to no instance"), "{}", ended.stderr);
     assert!(gateway.calls("detach_volume").is_empty());
+}
+
+#[tokio::test]
+async fn update_waits_until_the_guest_has_its_limits() {
+    let gateway = Fake::start().await;
+    let pending = Volume { iops: 100, limits_pending: true, ..data(volume::Status::InUse, "db-01", "") };
+    let done = Volume { limits_pending: false, ..pending.clone() };
+    gateway.state().volume = [pending.clone(), pending, done].into();
+    let ended = Run::on(&gateway, "volume update data --iops 100 --wait -o json").end().await.with(0);
+    assert_eq!((&ended.json()["iops"], &ended.json()["limits_pending"]), (&100.into(), &false.into()));
+    let calls = gateway.calls("update_volume");
+    let sent = &calls[0].message;
+    assert!(sent.contains("iops: 100") && sent.contains("paths: [\"iops\"]"), "{sent}");
+    assert!(!calls[0].once.is_empty(), "a change has an id");
+}
+
+#[tokio::test]
+async fn update_that_changes_nothing_is_a_wrong_command_line() {
+    let gateway = Fake::start().await;
+    Run::on(&gateway, "volume update data").end().await.with(2);
+    assert!(gateway.calls("update_volume").is_empty());
 }

@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Disk, GuestSpec};
 
-/// A specification without what changes by design (incarnation, boot generation) and without secrets (the seed's contents are digests).
+/// A specification without what changes by design (incarnation, boot generation, limits of disks) and without secrets (the seed's contents are digests).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SpecRecord {
     name: String,

@@ -8,7 +8,7 @@ use cloud_domain::{CloudId, InstanceId, VolumeId};
 use super::{Compute, ComputeError, Disk, Guest, GuestSpec, HypervisorError, SpecError, Tag, decide::owned};
 
 impl Compute {
-    /// Gives a running guest a disk, unless it has it, and keeps `record`.
+    /// Gives a running guest a disk, unless it has it, and its limits in any case, and keeps `record`.
     ///
     /// # Errors
     /// [`ComputeError::NotRunning`], one disk too many, the domain is not this cloud's, or the hypervisor refuses.

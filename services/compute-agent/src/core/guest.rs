@@ -1,8 +1,8 @@
 //! What a guest is: what was asked for, what is tagged on the hypervisor, what it does.
 
-use std::{fmt, path::PathBuf, str::FromStr, time::SystemTime};
+use std::{collections::BTreeMap, fmt, path::PathBuf, str::FromStr, time::SystemTime};
 
-use cloud_domain::{CloudId, Incarnation, InstanceId, MacAddr, Mib, PortId, ResourceName, VolumeId};
+use cloud_domain::{CloudId, DiskLimits, Incarnation, InstanceId, MacAddr, Mib, PortId, ResourceName, VolumeId};
 
 use super::SpecRecord;
 
@@ -129,19 +129,31 @@ pub struct Disk {
     pub format: DiskFormat,
     /// Whether the guest may only read it.
     pub read_only: bool,
+    /// How much the guest may do with it in a second. No part of what it is: see [`SpecRecord`].
+    pub limits: DiskLimits,
 }
 
 impl Disk {
+    /// The largest limit that QEMU takes (`THROTTLE_VALUE_MAX`).
+    const MAX_LIMIT: u64 = 1_000_000_000_000_000;
+
     /// Checks what the types cannot say; `field` as the contract names it.
     ///
     /// # Errors
-    /// The path is not absolute.
+    /// The path is not absolute, or a limit is more than QEMU takes.
     pub fn check(&self, field: &str) -> Result<(), SpecError> {
-        if self.path.is_absolute() {
-            return Ok(());
+        if !self.path.is_absolute() {
+            let problem = format!("must be absolute, is `{}`", self.path.display());
+            return Err(SpecError::new(format!("{field}.path"), problem));
         }
-        let problem = format!("must be absolute, is `{}`", self.path.display());
-        Err(SpecError::new(format!("{field}.path"), problem))
+        let DiskLimits { total_iops_sec, total_bytes_sec } = self.limits;
+        for (name, limit) in [("total_iops_sec", total_iops_sec), ("total_bytes_sec", total_bytes_sec)] {
+            if limit > Self::MAX_LIMIT {
+                let problem = format!("must be at most {}, is {limit}", Self::MAX_LIMIT);
+                return Err(SpecError::new(format!("{field}.{name}"), problem));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -321,6 +333,8 @@ pub struct Guest {
     pub power: Power,
     /// Why, as far as the hypervisor alone says.
     pub hypervisor_reason: Reason,
+    /// The limits of the disks that it has as it runs, as the hypervisor has them; of one that is off, none.
+    pub limits: BTreeMap<VolumeId, DiskLimits>,
 }
 
 impl Guest {

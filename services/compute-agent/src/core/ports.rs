@@ -62,7 +62,7 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// Has a running guest see that a disk is larger, and where the disk is a file that the hypervisor has open, grows it.
     async fn resize_disk(&self, id: InstanceId, volume: VolumeId, size: Mib) -> Result<(), HypervisorError>;
 
-    /// Gives a running guest a disk, unless it has it.
+    /// Gives a running guest a disk with its limits, or where it has it, gives it these limits; in what it will have at a start of the hypervisor's own, too.
     async fn attach_disk(&self, id: InstanceId, disk: &Disk) -> Result<(), HypervisorError>;
 
     /// Asks a running guest to release a disk, and waits a few seconds for it; takes it from one that is off. Whether neither has it any more.

@@ -3,7 +3,7 @@
 use std::{fmt::Display, str::FromStr};
 
 use cloud_contracts::agent as wire;
-use cloud_domain::{InstanceId, Mib};
+use cloud_domain::{DiskLimits, InstanceId, Mib, VolumeId};
 use cloud_service_kit::ServiceError;
 use prost_types::Timestamp;
 
@@ -61,6 +61,7 @@ pub fn disk(field: &str, disk: wire::DiskSpec) -> Result<Disk, SpecError> {
         path: disk.path.into(),
         format: parse(field("format"), &disk.format)?,
         read_only: disk.read_only,
+        limits: DiskLimits { total_iops_sec: disk.total_iops_sec, total_bytes_sec: disk.total_bytes_sec },
     })
 }
 
@@ -88,6 +89,15 @@ pub fn state(guest: &Guest) -> wire::InstanceState {
         boot_generation: tag.boot_generation,
         started_at: tag.started_at.map(Timestamp::from),
         volume_ids: tag.spec.volumes(),
+        disks: guest.limits.iter().map(disk_state).collect(),
+    }
+}
+
+fn disk_state((volume, limits): (&VolumeId, &DiskLimits)) -> wire::DiskState {
+    wire::DiskState {
+        volume_id: volume.to_string(),
+        total_iops_sec: limits.total_iops_sec,
+        total_bytes_sec: limits.total_bytes_sec,
     }
 }
 

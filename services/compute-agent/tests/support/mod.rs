@@ -191,7 +191,7 @@ impl Host {
                 volume_id: volume.to_string(),
                 path: path.to_str().unwrap().into(),
                 format: "qcow2".into(),
-                read_only: false,
+                ..DiskSpec::default()
             }],
             nics: vec![],
             seed: Some(SeedSpec { hostname: "web-01".into(), ssh_keys: vec![], user_data: user_data.into() }),

@@ -107,12 +107,15 @@ impl Model {
         if !domain.is_active() {
             return Err(precondition("NOT_RUNNING", format!("instance {id} does not run")));
         }
-        if !domain.spec.disks.contains(&disk) {
+        let is = |other: &DiskSpec| other.volume_id == disk.volume_id && other.path == disk.path;
+        if !domain.spec.disks.iter().any(is) {
             self.check_disk(id, &disk)?;
         }
         if let Some(domain) = self.is.domains.get_mut(id) {
-            if !domain.spec.disks.contains(&disk) {
-                domain.spec.disks.push(disk);
+            match domain.spec.disks.iter_mut().find(|other| is(other)) {
+                // With other limits, perhaps.
+                Some(there) => *there = disk,
+                None => domain.spec.disks.push(disk),
             }
             domain.spec.record = record;
         }
@@ -230,13 +233,18 @@ fn check_same(is: &Domain, spec: &InstanceSpec) -> Result<(), Status> {
     if old.memory_mib != spec.memory_mib {
         return Err(differs("instance", id, "memory", &old.memory_mib, &spec.memory_mib));
     }
-    if !is.is_active() && old.disks != spec.disks {
+    if !is.is_active() && unlimited(&old.disks) != unlimited(&spec.disks) {
         return Err(differs("instance", id, "disks", &debug(&old.disks), &debug(&spec.disks)));
     }
     if old.nics != spec.nics {
         return Err(differs("instance", id, "NICs", &debug(&old.nics), &debug(&spec.nics)));
     }
     Ok(())
+}
+
+/// Limits are no difference.
+fn unlimited(disks: &[DiskSpec]) -> Vec<DiskSpec> {
+    disks.iter().map(|disk| DiskSpec { total_iops_sec: 0, total_bytes_sec: 0, ..disk.clone() }).collect()
 }
 
 fn debug(value: &impl std::fmt::Debug) -> String {

@@ -294,6 +294,15 @@ impl SimHost {
         self.shared.model().hold_disks = hold;
     }
 
+    /// Somebody changes the limits of a disk of a guest, past its agent.
+    pub fn limit_disk(&self, instance: &str, volume: &str, total_iops_sec: u64, total_bytes_sec: u64) {
+        if let Some(domain) = self.shared.model().is.domains.get_mut(instance) {
+            for disk in domain.spec.disks.iter_mut().filter(|disk| disk.volume_id == volume) {
+                (disk.total_iops_sec, disk.total_bytes_sec) = (total_iops_sec, total_bytes_sec);
+            }
+        }
+    }
+
     /// How long guests take to shut down from now on; `None`: they never do.
     pub fn set_guest_shutdown(&self, time: Option<Duration>) {
         self.shared.settings().guest_shutdown = time;

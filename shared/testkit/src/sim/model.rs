@@ -4,7 +4,8 @@
 use std::{collections::BTreeMap, time::SystemTime};
 
 use cloud_contracts::agent::{
-    InstanceSpec, InstanceState, Owner, PortSlice, PowerState, StateReason, SubnetSlice, volume_spec::Source,
+    DiskSpec, DiskState, InstanceSpec, InstanceState, Owner, PortSlice, PowerState, StateReason, SubnetSlice,
+    volume_spec::Source,
 };
 use tokio::sync::broadcast;
 
@@ -62,6 +63,7 @@ impl Domain {
             boot_generation: self.boot_generation,
             started_at: self.started_at.map(Into::into),
             volume_ids: self.spec.disks.iter().map(|disk| disk.volume_id.clone()).collect(),
+            disks: self.spec.disks.iter().filter(|_| self.is_active()).map(disk_state).collect(),
         }
     }
 
@@ -69,6 +71,14 @@ impl Domain {
         self.power = power;
         self.reason = reason;
         self.shutting_down = false;
+    }
+}
+
+fn disk_state(disk: &DiskSpec) -> DiskState {
+    DiskState {
+        volume_id: disk.volume_id.clone(),
+        total_iops_sec: disk.total_iops_sec,
+        total_bytes_sec: disk.total_bytes_sec,
     }
 }
 

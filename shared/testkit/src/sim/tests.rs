@@ -108,7 +108,7 @@ impl Bench {
             incarnation: "one".into(),
             vcpus: 1,
             memory_mib: 128,
-            disks: vec![DiskSpec { volume_id: volume, path, format: "qcow2".into(), read_only: false }],
+            disks: vec![DiskSpec { volume_id: volume, path, format: "qcow2".into(), ..DiskSpec::default() }],
             nics: vec![NicSpec { port_id: port.to_string(), mac: String::new(), device: port.tap_device(), mtu: 1450 }],
             seed: None,
             boot_generation: 1,

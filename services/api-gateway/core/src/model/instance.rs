@@ -7,7 +7,7 @@ use cloud_domain::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Meta, Timestamp, Value, Volume, meta::resource};
+use super::{Meta, Timestamp, Value, Volume, VolumeLimits, meta::resource};
 use crate::filter::{Field, FieldKind, ID, LABELS, NAME};
 
 /// What an instance shall be.
@@ -67,6 +67,9 @@ pub struct Disk {
     pub root: bool,
     /// Its size.
     pub size: Gib,
+    /// How much the guest is to do with it in a second.
+    #[serde(default)]
+    pub limits: VolumeLimits,
     /// What is under way with it; none: nothing.
     #[serde(default)]
     pub change: Option<DiskChange>,
@@ -80,6 +83,8 @@ pub enum DiskChange {
     Attaching,
     /// Its guest is asked to release it. It is gone from the row when the hypervisor says that the guest has.
     Detaching,
+    /// Its guest, which has it, is being given other limits.
+    Limiting,
 }
 
 impl Disk {
@@ -87,7 +92,7 @@ impl Disk {
     #[must_use]
     pub fn of(volume: &Volume) -> Self {
         let (name, root, size) = (volume.meta.name.clone(), volume.root, volume.size);
-        Self { volume: volume.id(), name, root, size, change: None }
+        Self { volume: volume.id(), name, root, size, limits: volume.limits, change: None }
     }
 
     /// Whether the guest is to have it.

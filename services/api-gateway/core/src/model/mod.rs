@@ -29,4 +29,4 @@ pub use quota::{
 };
 pub use request::{DoneRequest, RequestKey};
 pub use snapshot::{Snapshot, SnapshotStatus};
-pub use volume::{Copied, DEFAULT_POOL, Volume, VolumeSource, VolumeStatus};
+pub use volume::{Copied, DEFAULT_POOL, Volume, VolumeLimits, VolumeSource, VolumeStatus};

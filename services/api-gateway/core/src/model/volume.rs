@@ -1,6 +1,8 @@
 //! Volumes.
 
-use cloud_domain::{Gib, HostId, ImageId, InstanceId, SnapshotId, VolumeId};
+use std::fmt;
+
+use cloud_domain::{DiskLimits, Gib, HostId, ImageId, InstanceId, SnapshotId, VolumeId};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -79,6 +81,40 @@ pub struct Volume {
     /// The size that it is being grown to.
     #[serde(default)]
     pub growing_to: Option<Gib>,
+    /// How much its guest may do with it in a second. The disk of its instance has them too.
+    #[serde(default)]
+    pub limits: VolumeLimits,
+    /// They were changed, and the guest that runs does not have them yet.
+    #[serde(default)]
+    pub limits_pending: bool,
+}
+
+/// How much a guest may do with a volume in a second, reads and writes together; 0: as much as it can.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct VolumeLimits {
+    /// Reads and writes.
+    pub iops: u32,
+    /// Megabytes (1,000,000 bytes).
+    pub mb_per_second: u32,
+}
+
+impl fmt::Display for VolumeLimits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.iops, self.mb_per_second) {
+            (0, 0) => f.write_str("no limits"),
+            (iops, 0) => write!(f, "{iops} IOPS"),
+            (0, mb) => write!(f, "{mb} MB/s"),
+            (iops, mb) => write!(f, "{iops} IOPS, {mb} MB/s"),
+        }
+    }
+}
+
+impl VolumeLimits {
+    /// As hypervisors have them.
+    #[must_use]
+    pub fn of_disk(self) -> DiskLimits {
+        DiskLimits { total_iops_sec: self.iops.into(), total_bytes_sec: u64::from(self.mb_per_second) * 1_000_000 }
+    }
 }
 
 /// What a volume was copied from, and its name then.
@@ -143,6 +179,7 @@ impl Volume {
         }
         self.instance = None;
         self.instance_name.clear();
+        self.limits_pending = false;
     }
 
     /// What it starts as.
@@ -174,6 +211,9 @@ resource!(Volume, Volume, "volumes", |row| {
     Field::new("image", FieldKind::Text, &["image_name"]),
     Field::new("root", FieldKind::Flag, &["root"]),
     Field::new("size_gib", FieldKind::Whole, &["size"]),
+    Field::new("iops", FieldKind::Whole, &["limits", "iops"]),
+    Field::new("mb_per_second", FieldKind::Whole, &["limits", "mb_per_second"]),
+    Field::new("limits_pending", FieldKind::Flag, &["limits_pending"]),
 ]);
 
 /// As the contract has them, and as rows do.

@@ -1,10 +1,13 @@
 //! The agents of the hosts, as the business sees them. Implemented by gRPC clients.
 
-use std::{collections::BTreeSet, net::Ipv4Addr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
 
 use async_trait::async_trait;
 use cloud_domain::{
-    HostId, ImageId, Incarnation, InstanceId, MacAddr, PortId, SnapshotId, SubnetId, Vni, VolumeId, VpcId,
+    DiskLimits, HostId, ImageId, Incarnation, InstanceId, MacAddr, PortId, SnapshotId, SubnetId, Vni, VolumeId, VpcId,
 };
 use futures::stream::BoxStream;
 
@@ -93,6 +96,8 @@ pub struct DiskSpec {
     pub path: String,
     /// `qcow2` or `raw`.
     pub format: String,
+    /// How much the guest may do with it in a second.
+    pub limits: DiskLimits,
 }
 
 /// A NIC of a guest.
@@ -157,6 +162,8 @@ pub struct Guest {
     pub started_at: Option<Timestamp>,
     /// Its disks, the boot disk first: those that it may have open.
     pub volumes: Vec<VolumeId>,
+    /// The limits of the disks that it has as it runs. An agent of an earlier release sets none, and says nothing of them.
+    pub limits: BTreeMap<VolumeId, DiskLimits>,
 }
 
 impl Guest {
@@ -170,6 +177,12 @@ impl Guest {
     #[must_use]
     pub fn may_have_open(&self, volume: VolumeId) -> bool {
         self.is_active() && self.volumes.contains(&volume)
+    }
+
+    /// Whether it has a disk with these limits.
+    #[must_use]
+    pub fn is_limited(&self, volume: VolumeId, limits: DiskLimits) -> bool {
+        self.limits.get(&volume).copied().unwrap_or_default() == limits
     }
 }
 
@@ -185,7 +198,7 @@ pub trait ComputeBackend: Send + Sync {
     /// Has a running guest see that a disk of it is larger, and grows a disk that only its hypervisor may change. Precondition where it does
     /// not run.
     async fn resize_disk(&self, target: GuestTarget, volume: VolumeId, size_bytes: u64) -> Result<(), BackendError>;
-    /// Gives a running guest a disk, unless it has it, and has this record kept. Precondition where it does not run.
+    /// Gives a running guest a disk, unless it has it, and its limits in any case, and has this record kept. Precondition where it does not run.
     async fn attach_disk(&self, target: GuestTarget, disk: DiskSpec, record: String) -> Result<Guest, BackendError>;
     /// Asks a running guest to release a disk, and answers with the guest after a few seconds, which may have it still: then it is to be asked again. Takes it
     /// from a guest that does not run. When it is no disk of the guest any more, this record is kept. None: there is no such guest.

@@ -14,7 +14,8 @@ use crate::{
     CoreError,
     model::{
         Amounts, Caller, Copied, Desired, Disk, Image, Instance, Labels, Meta, Nic, Orphan, OrphanKind, Port, Project,
-        Resource, Snapshot, Subnet, Timestamp, Volume, VolumeStatus, Vpc, held_by_instance, held_by_volume,
+        Resource, Snapshot, Subnet, Timestamp, Volume, VolumeLimits, VolumeStatus, Vpc, held_by_instance,
+        held_by_volume,
     },
     ports::{Query, StoreError, Tx, WorkKind},
 };
@@ -130,6 +131,8 @@ async fn volume<T: Tx>(tx: &mut T, orphan: &Orphan, project: &Project, name: &st
         data_missing: false,
         copied,
         growing_to: None,
+        limits: VolumeLimits::default(),
+        limits_pending: false,
     })
 }
 
@@ -168,7 +171,7 @@ pub(super) async fn adopt_instance<T: Tx>(
         let (volume, more) = attach(tx, caller, orphan, &project, &row, &row.disks[place]).await?;
         // It may have grown since.
         let disk = &mut row.disks[place];
-        (disk.name, disk.size) = (volume.meta.name, volume.size);
+        (disk.name, disk.size, disk.limits) = (volume.meta.name, volume.size, volume.limits);
         more.into_iter().for_each(|(of, amount)| *held.entry(of).or_default() += amount);
     }
     insert(tx, &row).await?;
@@ -298,7 +301,7 @@ async fn attach<T: Tx>(
         Some(row) if row.host.is_some() => row,
         known => {
             let found = found_volume(tx, orphan, disk).await?;
-            let made = volume(tx, &found, project, &disk.name).await?;
+            let made = Volume { limits: disk.limits, ..volume(tx, &found, project, &disk.name).await? };
             // One that was blank and without a place when the backup was made.
             known.map_or(made.clone(), |row| Volume { meta: row.meta, ..made })
         }

@@ -104,9 +104,11 @@ fn of_volume(volume: &Volume, row: &Instance) -> String {
     let change = match row.disks.iter().find(|disk| disk.volume == volume.id()).and_then(|disk| disk.change) {
         Some(DiskChange::Attaching) => ", being attached",
         Some(DiskChange::Detaching) => ", being detached",
+        Some(DiskChange::Limiting) => ", being given other limits",
         None => "",
     };
-    format!("{kind} {name}: {status}{change}, {size} GiB, pool `{}` on {place}{why}", volume.pool)
+    let limits = volume.limits;
+    format!("{kind} {name}: {status}{change}, {size} GiB, {limits}, pool `{}` on {place}{why}", volume.pool)
 }
 
 fn of_port(port: &Port, generation: Option<u64>) -> String {

@@ -16,7 +16,7 @@ use crate::{
     CoreError, Kind,
     model::{
         Amounts, Caller, DEFAULT_POOL, Desired, Disk, Image, ImageStatus, Instance, InstanceType, Labels, Limited,
-        Meta, Nic, Placed, Port, RestartPolicy, Subnet, Timestamp, Visibility, Volume, VolumeStatus, Vpc,
+        Meta, Nic, Placed, Port, RestartPolicy, Subnet, Timestamp, Visibility, Volume, VolumeLimits, VolumeStatus, Vpc,
     },
     ports::{Query, Store, Tx, WorkKind},
 };
@@ -102,6 +102,8 @@ pub(super) async fn launch<S: Store>(
         data_missing: false,
         copied: None,
         growing_to: None,
+        limits: VolumeLimits::default(),
+        limits_pending: false,
     };
     let port_id = PortId::random();
     let ip = free_address(&mut tx, registry, &subnet).await?.ok_or_else(|| CoreError::Exhausted {

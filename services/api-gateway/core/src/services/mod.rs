@@ -58,7 +58,7 @@ pub use registry::{AgentHealth, AgentRef, Facts, HostRegistry, HostState};
 pub use requests::{Known, RequestService};
 pub use snapshots::{NewSnapshot, SnapshotService};
 pub use strangers::Strangers;
-pub use volumes::{NewVolume, VolumeService};
+pub use volumes::{NewVolume, VolumeChange, VolumeService};
 pub use vpcs::{NewSubnet, NewVpc, VpcService};
 pub use watch::{ChangeKind, Told, Watch, WatchRequest, WatchService};
 

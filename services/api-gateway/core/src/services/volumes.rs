@@ -1,5 +1,7 @@
 //! Volumes: the calls on them.
 
+mod update;
+
 use std::sync::Arc;
 
 use cloud_domain::{Gib, HostId, VolumeId};
@@ -15,10 +17,12 @@ use crate::{
     CoreError,
     model::{
         Amounts, Caller, Copied, DEFAULT_POOL, Host, Labels, Limited, Meta, Snapshot, SnapshotStatus, Value, Volume,
-        VolumeStatus, held_by_volume,
+        VolumeLimits, VolumeStatus, held_by_volume,
     },
     ports::{Query, Store, Tx, WorkKind},
 };
+
+pub use update::VolumeChange;
 
 /// A volume that a caller wants: blank, or a copy of one of the others.
 #[derive(Debug, Clone, Default)]
@@ -39,6 +43,8 @@ pub struct NewVolume {
     pub host: String,
     /// Words of the user's own.
     pub labels: Labels,
+    /// How much its guest may do with it in a second.
+    pub limits: VolumeLimits,
 }
 
 /// Disks that outlive instances.
@@ -66,6 +72,7 @@ impl<S: Store> VolumeService<S> {
         name(&request.name)?;
         labels(&request.labels)?;
         let size = Gib::try_from(u64::from(request.size_gib)).map_err(|e| CoreError::invalid("size_gib", e))?;
+        update::check(request.limits)?;
         one_source(&request)?;
         let id = *VolumeId::random().as_uuid();
         let mut row = Volume {
@@ -90,6 +97,8 @@ impl<S: Store> VolumeService<S> {
             data_missing: false,
             copied: None,
             growing_to: None,
+            limits: request.limits,
+            limits_pending: false,
         };
         let mut tx = self.store.begin().await?;
         let least = if !request.image.is_empty() {

@@ -6,7 +6,7 @@ use cloud_core::{
     model::{AgentRole, Timestamp},
     ports::{BackendError, ComputeBackend, DiskSpec, Guest, GuestPower, GuestReason, GuestSpec, GuestTarget},
 };
-use cloud_domain::{HostId, InstanceId, VolumeId};
+use cloud_domain::{DiskLimits, HostId, InstanceId, VolumeId};
 use cloud_service_kit::{channel::AgentChannel, layers::NoDeadline};
 use futures::{StreamExt, stream::BoxStream};
 use tonic::Request;
@@ -52,11 +52,28 @@ fn guest(state: &wire::InstanceState) -> Result<Guest, BackendError> {
             .map(|id| id.parse())
             .collect::<Result<_, _>>()
             .map_err(|_| odd("a disk whose id is not a UUID"))?,
+        limits: state
+            .disks
+            .iter()
+            .map(|disk| disk.volume_id.parse().map(|id| (id, limits(disk))))
+            .collect::<Result<_, _>>()
+            .map_err(|_| odd("a disk whose id is not a UUID"))?,
     })
 }
 
+fn limits(disk: &wire::DiskState) -> DiskLimits {
+    DiskLimits { total_iops_sec: disk.total_iops_sec, total_bytes_sec: disk.total_bytes_sec }
+}
+
 fn disk(disk: DiskSpec) -> wire::DiskSpec {
-    wire::DiskSpec { volume_id: disk.volume.to_string(), path: disk.path, format: disk.format, read_only: false }
+    wire::DiskSpec {
+        volume_id: disk.volume.to_string(),
+        path: disk.path,
+        format: disk.format,
+        read_only: false,
+        total_iops_sec: disk.limits.total_iops_sec,
+        total_bytes_sec: disk.limits.total_bytes_sec,
+    }
 }
 
 fn spec(target: GuestTarget, spec: GuestSpec) -> wire::InstanceSpec {

@@ -183,6 +183,7 @@ async fn another_projects_resource_is_not_found_in_every_method() {
             ("GET" | "DELETE", _) => Value::Null,
             (_, "cloud.v1.SubnetService/CreateSubnet") => json!({"name": "x", "cidr": "10.0.9.0/24"}),
             (_, "cloud.v1.VolumeService/ResizeVolume") => json!({"size_gib": 9}),
+            (_, "cloud.v1.VolumeService/UpdateVolume") => json!({"volume": {"iops": 100}, "update_mask": "iops"}),
             (_, "cloud.v1.InstanceService/AttachVolume") => json!({"volume": ids("volumes")}),
             (_, "cloud.v1.QuotaService/UpdateQuota") => json!({"limits": {"vpcs": "1"}}),
             _ => json!({}),

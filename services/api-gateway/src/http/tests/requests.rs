@@ -57,6 +57,7 @@ fn call(rpc: &str) -> Option<(Option<InstanceStatus>, Value)> {
         "CreateVolume" => (None, json!({"name": "two", "size_gib": 1, "labels": {"b": "1", "a": "2"}})),
         "CreateSnapshot" => (None, json!({"name": "two", "volume": "placed"})),
         "ResizeVolume" => (None, json!({"size_gib": 2})),
+        "UpdateVolume" => (None, json!({"volume": {"iops": 100}, "update_mask": "iops"})),
         "ImportImage" => (None, json!({"name": "two", "url": "https://images.example/x.qcow2"})),
         "CreateVpc" | "CreateSubnet" => (None, json!({"name": "two", "cidr": "10.0.8.0/24"})),
         "DeleteInstance" | "DeleteVolume" | "DeleteSnapshot" | "DeleteImage" | "DeleteVpc" | "DeleteSubnet" => {

@@ -4,9 +4,9 @@
 //! descriptions, of what its guest has now and of what it will have when libvirt starts it; either may lack a disk that the other has, where a call was
 //! interrupted. So each is looked at for itself.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use cloud_domain::{Mib, VolumeId};
+use cloud_domain::{DiskLimits, Mib, VolumeId};
 use quick_xml::{
     Reader,
     events::{BytesStart, Event},
@@ -50,6 +50,7 @@ struct Has {
     /// Such as `vdb`.
     target: String,
     serial: String,
+    limits: DiskLimits,
 }
 
 /// The description of what the guest has now, and that of what it will have.
@@ -72,23 +73,39 @@ pub fn resize(domain: &Domain, volume: VolumeId, size: Mib) -> Result<(), Proble
     Ok(domain.block_resize(&disk.target, size.bytes(), sys::VIR_DOMAIN_BLOCK_RESIZE_BYTES)?)
 }
 
-/// Gives a running domain a disk where it lacks it.
-pub fn attach(domain: &Domain, disk: &Disk) -> Result<(), Problem> {
+/// Gives a running domain a disk where it lacks it. Where it has it with other limits: says where, as virsh calls the place, and what the disk is called there.
+pub fn attach(domain: &Domain, disk: &Disk) -> Result<Vec<(&'static str, String)>, Problem> {
     let serial = serial_number(disk.volume);
     let (live, config) = (disks(domain, LIVE)?, disks(domain, CONFIG)?);
-    let mut flags = 0;
-    if of(&live, &serial).is_none() {
-        flags |= sys::VIR_DOMAIN_AFFECT_LIVE;
+    let (mut flags, mut differ) = (0, Vec::new());
+    let places = [(&live, sys::VIR_DOMAIN_AFFECT_LIVE, "--live"), (&config, sys::VIR_DOMAIN_AFFECT_CONFIG, "--config")];
+    for (has, flag, place) in places {
+        match of(has, &serial) {
+            None => flags |= flag,
+            Some(has) if has.limits != disk.limits => differ.push((place, has.target.clone())),
+            Some(_) => {}
+        }
     }
-    if of(&config, &serial).is_none() {
-        flags |= sys::VIR_DOMAIN_AFFECT_CONFIG;
+    if flags != 0 {
+        let target = free_name(&[&live, &config]).ok_or_else(|| other("it has no name left for a disk"))?;
+        let xml = disk_alone(disk, &target).map_err(other)?;
+        domain.attach_device_flags(&xml, flags)?;
     }
-    if flags == 0 {
-        return Ok(());
-    }
-    let target = free_name(&[&live, &config]).ok_or_else(|| other("it has no name left for a disk"))?;
-    let xml = disk_alone(disk, &target).map_err(other)?;
-    Ok(domain.attach_device_flags(&xml, flags)?)
+    Ok(differ)
+}
+
+/// The limits that a running domain's description says these volumes have, as far as they are disks of it.
+pub fn limits(xml: &str, volumes: &[String]) -> BTreeMap<VolumeId, DiskLimits> {
+    let has = parse(xml).unwrap_or_else(|error| {
+        // What is not known to be limited is given its limits, which then says what is wrong.
+        tracing::warn!(%error, "a domain's description cannot be read");
+        Vec::new()
+    });
+    let known = volumes.iter().filter_map(|volume| {
+        let volume: VolumeId = volume.parse().ok()?;
+        of(&has, &serial_number(volume)).map(|disk| (volume, disk.limits))
+    });
+    known.collect()
 }
 
 fn free_name(all: &[&[Has]]) -> Option<String> {
@@ -137,6 +154,13 @@ fn parse(xml: &str) -> Result<Vec<Has>, quick_xml::Error> {
                 path.pop();
             }
             Event::Text(text) if is(&path, &["serial"]) => disk.serial.push_str(&text.decode()?),
+            Event::Text(text) => {
+                if let Some((limit, above)) = path.split_last()
+                    && is(above, &["iotune"])
+                {
+                    limited(&mut disk.limits, limit, text.decode()?.trim().parse().unwrap_or_default());
+                }
+            }
             Event::End(_) => {
                 if is(&path, &[]) {
                     found.push(std::mem::take(&mut disk));
@@ -147,6 +171,17 @@ fn parse(xml: &str) -> Result<Vec<Has>, quick_xml::Error> {
             _ => {}
         }
     }
+}
+
+/// Notes a limit. libvirt knows those of reads or of writes alone, too: nobody here sets them, and one that somebody has set is no less a difference. A disk
+/// has the one kind or the other.
+fn limited(limits: &mut DiskLimits, name: &str, limit: u64) {
+    let of = match name {
+        "total_bytes_sec" | "read_bytes_sec" | "write_bytes_sec" => &mut limits.total_bytes_sec,
+        "total_iops_sec" | "read_iops_sec" | "write_iops_sec" => &mut limits.total_iops_sec,
+        _ => return,
+    };
+    *of = of.saturating_add(limit);
 }
 
 fn name(start: &BytesStart<'_>) -> String {
@@ -197,6 +232,7 @@ mod tests {
     <disk type='block' device='disk'>
       <source dev='/dev/vg0/data'/>
       <target dev='vdc' bus='virtio'/>
+      <iotune><total_bytes_sec>1000000</total_bytes_sec><read_iops_sec>70</read_iops_sec><group_name>x</group_name></iotune>
       <serial>660e8400-e29b-41d4-a</serial>
     </disk>
     <serial type='pty'><target port='0'/></serial>
@@ -210,15 +246,27 @@ mod tests {
             source: (key.into(), place.into()),
             target: target.into(),
             serial: serial.into(),
+            limits: DiskLimits::default(),
         };
         let first = has("file", "file", "/pool/a&b.qcow2", "vda", "550e8400-e29b-41d4-a");
-        let second = has("block", "dev", "/dev/vg0/data", "vdc", "660e8400-e29b-41d4-a");
+        let limits = DiskLimits { total_iops_sec: 70, total_bytes_sec: 1_000_000 };
+        let second = Has { limits, ..has("block", "dev", "/dev/vg0/data", "vdc", "660e8400-e29b-41d4-a") };
         let found = parse(DOMAIN).unwrap();
         assert_eq!(found, [first.clone(), second]);
         assert_eq!(of(&found, &serial_number("550e8400-e29b-41d4-a716-446655440000".parse().unwrap())), Some(&first));
         assert_eq!(free_name(&[&found]).unwrap(), "vdb", "the first that neither has");
         assert_eq!(free_name(&[&found, &[has("", "", "", "vdb", "")]]).unwrap(), "vdd");
         assert!(parse("<domain><devices></domain>").is_err());
+    }
+
+    #[test]
+    fn limits_are_those_of_the_disks_that_it_has() {
+        let id = |first: u32| format!("{first}0e8400-e29b-41d4-a716-446655440000");
+        let (one, two, other) = (id(55), id(66), id(77));
+        let limits = limits(DOMAIN, &[one.clone(), other, two.clone()]);
+        let limited = DiskLimits { total_iops_sec: 70, total_bytes_sec: 1_000_000 };
+        let wanted = [(one.parse().unwrap(), DiskLimits::default()), (two.parse().unwrap(), limited)];
+        assert_eq!(limits, BTreeMap::from(wanted));
     }
 
     #[test]

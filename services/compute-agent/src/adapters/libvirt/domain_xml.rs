@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use cloud_domain::VolumeId;
+use cloud_domain::{DiskLimits, VolumeId};
 use quick_xml::{
     Writer,
     events::{BytesDecl, BytesText, Event},
@@ -170,6 +170,7 @@ fn disk(xml: &mut Xml, target: &str, boots: bool, disk: &Disk) -> io::Result<()>
         xml.empty("source", &[(attribute, &path_text(&disk.path)?)])?;
         xml.empty("target", &[("dev", target), ("bus", "virtio")])?;
         xml.text("serial", &[], &serial_number(disk.volume))?;
+        limits(xml, disk.limits)?;
         if boots {
             xml.empty("boot", &[("order", "1")])?;
         }
@@ -177,6 +178,17 @@ fn disk(xml: &mut Xml, target: &str, boots: bool, disk: &Disk) -> io::Result<()>
             xml.empty("readonly", &[])?;
         }
         Ok(())
+    })
+}
+
+/// QEMU lets a tenth of a second's worth through at once, and delays what is beyond.
+fn limits(xml: &mut Xml, limits: DiskLimits) -> io::Result<()> {
+    if limits == DiskLimits::default() {
+        return Ok(());
+    }
+    xml.with("iotune", &[], |xml| {
+        xml.text("total_bytes_sec", &[], &limits.total_bytes_sec.to_string())?;
+        xml.text("total_iops_sec", &[], &limits.total_iops_sec.to_string())
     })
 }
 

@@ -18,7 +18,7 @@ use super::{
     domain_xml::{self, Surroundings},
     events,
     files::Files,
-    lookup, seed,
+    iotune, lookup, seed,
     serial::SerialHub,
     tag_xml,
 };
@@ -241,8 +241,12 @@ impl Hypervisor for LibvirtHypervisor {
     }
 
     async fn attach_disk(&self, id: InstanceId, disk: &Disk) -> Result<(), HypervisorError> {
-        let disk = disk.clone();
-        self.on_disks(id, "attach a disk to the guest", move |domain| disks::attach(domain, &disk)).await
+        let (disk, limits) = (disk.clone(), disk.limits);
+        let differ = self.on_disks(id, "attach a disk to the guest", move |domain| disks::attach(domain, &disk));
+        for (place, target) in differ.await? {
+            iotune::set(&self.settings.uri, id, place, &target, limits).await?;
+        }
+        Ok(())
     }
 
     async fn detach_disk(&self, id: InstanceId, volume: VolumeId) -> Result<bool, HypervisorError> {

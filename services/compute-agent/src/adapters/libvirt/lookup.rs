@@ -1,5 +1,7 @@
 //! Finding domains and reading what they are. Everything here blocks.
 
+use std::collections::BTreeMap;
+
 use cloud_domain::InstanceId;
 use virt::{
     connect::Connect,
@@ -8,7 +10,7 @@ use virt::{
     sys,
 };
 
-use super::{domain_xml::domain_name, tag_xml};
+use super::{disks, domain_xml::domain_name, tag_xml};
 use crate::core::{Ended, Found, Guest, Power, Reason};
 
 const ELEMENT: i32 = sys::VIR_DOMAIN_METADATA_ELEMENT.cast_signed();
@@ -93,7 +95,11 @@ fn tagged(domain: &Domain) -> Result<Tagged, Error> {
         Err(error) => return Ok(Tagged::Unreadable(error)),
     };
     let (power, hypervisor_reason) = state(domain)?;
-    Ok(Tagged::Yes(Box::new(Guest { tag, power, hypervisor_reason })))
+    let mut guest = Guest { tag, power, hypervisor_reason, limits: BTreeMap::new() };
+    if guest.is_active() {
+        guest.limits = disks::limits(&domain.xml_desc(0)?, &guest.tag.spec.volumes());
+    }
+    Ok(Tagged::Yes(Box::new(guest)))
 }
 
 fn state(domain: &Domain) -> Result<(Power, Reason), Error> {

@@ -7,6 +7,7 @@ mod errors;
 mod events;
 mod files;
 mod hypervisor;
+mod iotune;
 mod lookup;
 mod seed;
 mod serial;

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
-use cloud_domain::{CloudId, VolumeId};
+use cloud_domain::{CloudId, DiskLimits, VolumeId};
 
 use super::fake::{Fake, guest, spec};
 use crate::core::{
@@ -28,7 +28,13 @@ async fn bench() -> Bench {
 }
 
 fn disk() -> Disk {
-    Disk { volume: VolumeId::random(), path: "/pool/data.qcow2".into(), format: DiskFormat::Qcow2, read_only: false }
+    Disk {
+        volume: VolumeId::random(),
+        path: "/pool/data.qcow2".into(),
+        format: DiskFormat::Qcow2,
+        read_only: false,
+        limits: DiskLimits::default(),
+    }
 }
 
 impl Bench {
@@ -66,6 +72,29 @@ async fn a_disk_comes_and_goes_under_its_guest() {
     assert_eq!(bench.record(), format!("without {}", disk.volume));
     assert_eq!(bench.detach(disk.volume).await.unwrap(), [root], "what it has not is released");
     assert!(bench.fake.disks.lock().unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_its_guest_has_is_given_other_limits() {
+    let bench = bench().await;
+    let limits = DiskLimits { total_iops_sec: 100, total_bytes_sec: 1_000_000 };
+    let limited = |spec: &GuestSpec| bench.fake.tagged(spec.id).unwrap().limits[&spec.disks[0].volume];
+    let root = Disk { limits, ..bench.spec.disks[0].clone() };
+    assert_eq!(bench.attach(&root).await.unwrap().len(), 1, "it is no other disk");
+    assert_eq!(bench.fake.steps(), ["attach disk", "record"]);
+    assert_eq!(limited(&bench.spec), limits);
+    // They are no difference, and a start gives the guest those of then.
+    bench.compute.ensure(bench.cloud, bench.spec.clone()).await.unwrap();
+    assert_eq!(limited(&bench.spec), limits, "a guest that runs is given them by nothing else");
+    bench.fake.change(bench.spec.id, |guest| guest.power = Power::Shutoff).unwrap();
+    let spec = GuestSpec { disks: vec![root], ..bench.spec.clone() };
+    bench.compute.ensure(bench.cloud, spec.clone()).await.unwrap();
+    assert_eq!(bench.fake.steps(), ["define", "start", "tag"]);
+    assert_eq!(limited(&spec), limits);
+
+    let more = DiskLimits { total_bytes_sec: 1_000_000_000_000_001, ..limits };
+    let error = bench.attach(&Disk { limits: more, ..disk() }).await.unwrap_err();
+    assert!(matches!(error, ComputeError::Invalid(error) if error.field == "disk.total_bytes_sec"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,7 +1,7 @@
 //! A hypervisor of maps and channels.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{
         Mutex, MutexGuard,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -10,7 +10,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use cloud_domain::{CloudId, Incarnation, InstanceId, Mib, VolumeId};
+use cloud_domain::{CloudId, DiskLimits, Incarnation, InstanceId, Mib, VolumeId};
 use tokio::sync::broadcast;
 
 use crate::core::{
@@ -62,6 +62,7 @@ pub fn spec() -> GuestSpec {
             path: "/pool/a.qcow2".into(),
             format: DiskFormat::Qcow2,
             read_only: false,
+            limits: DiskLimits::default(),
         }],
         nics: vec![],
         seed: Seed { hostname: "web-01".parse().unwrap(), ssh_keys: vec![], user_data: String::new() },
@@ -71,7 +72,7 @@ pub fn spec() -> GuestSpec {
 
 pub fn guest(cloud: CloudId, spec: &GuestSpec, power: Power, hypervisor_reason: Reason) -> Guest {
     let tag = Tag { started_at: Some(std::time::SystemTime::UNIX_EPOCH), ..Tag::new(cloud, spec) };
-    Guest { tag, power, hypervisor_reason }
+    Guest { tag, power, hypervisor_reason, limits: BTreeMap::new() }
 }
 
 impl Fake {
@@ -135,7 +136,8 @@ impl Hypervisor for Fake {
     async fn define(&self, spec: &GuestSpec, tag: &Tag) -> Result<(), HypervisorError> {
         self.step("define")?;
         self.record.lock().unwrap().clone_from(&spec.record);
-        let guest = Guest { tag: tag.clone(), power: Power::Shutoff, hypervisor_reason: Reason::Unknown };
+        let limits = spec.disks.iter().map(|disk| (disk.volume, disk.limits)).collect();
+        let guest = Guest { tag: tag.clone(), power: Power::Shutoff, hypervisor_reason: Reason::Unknown, limits };
         self.lock().insert(spec.id, Found::Tagged(guest));
         Ok(())
     }
@@ -180,7 +182,7 @@ impl Hypervisor for Fake {
         assert!(told.contains(&disk.volume.to_string()), "{told:?}");
         self.step("attach disk")?;
         self.disks.lock().unwrap().insert(disk.volume);
-        Ok(())
+        self.change(id, |guest| _ = guest.limits.insert(disk.volume, disk.limits))
     }
 
     async fn detach_disk(&self, id: InstanceId, volume: VolumeId) -> Result<bool, HypervisorError> {

@@ -1,9 +1,9 @@
-//! Disks of an instance that come and go.
+//! Disks of an instance that come and go, and their limits.
 //!
 //! What is intended is in the row: a disk with a change is one that the guest has not got yet, or has not released. The change ends in the transaction that
 //! follows the hypervisor's word. Until then the volume belongs to the instance, whatever happens to the guest or to this process: it is nobody else's,
 //! and a start gives the guest every disk but those that are to go. Releasing one is the guest's own doing, and it may take its time or refuse; it is
-//! asked again and again, and the volume says so.
+//! asked again and again, and the volume says so. Limits that were changed are a change too, which ends when the hypervisor says that the guest has them.
 
 use std::time::Duration;
 
@@ -11,11 +11,13 @@ use cloud_domain::InstanceStatus;
 
 use super::{Context, Failure, Outcome, event, same, target, up};
 use crate::{
-    model::{AgentRole, Desired, Disk, Instance, Volume, VolumeStatus},
+    model::{AgentRole, Desired, Disk, DiskChange, Instance, Volume, VolumeStatus},
     ports::{BackendError, DiskSpec, Guest, Store, StoreError, Tx, WorkItem, WorkKind},
     reconcile::volume_data,
 };
 
+/// What is said of a disk whose guest is being given other limits.
+const LIMITED: &str = "given its limits";
 /// How soon a guest is asked again that has not released a disk. The asking itself waits for some seconds.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
 
@@ -32,7 +34,7 @@ enum Tried {
     Waits,
 }
 
-/// Gives a guest that runs what its instance has and it lacks, and takes from it what is to go.
+/// Gives a guest that runs what its instance has and it lacks, with the limits that it is to have, and takes from it what is to go.
 pub(super) async fn of_running<S: Store>(
     context: &Context<S>,
     item: &WorkItem,
@@ -41,13 +43,14 @@ pub(super) async fn of_running<S: Store>(
 ) -> Result<Outcome, Failure> {
     // A guest of an agent that does not say its disks has what it was started with.
     let lacks = |disk: &Disk| !guest.volumes.is_empty() && !guest.volumes.contains(&disk.volume);
-    let differs = |disk: &&Disk| disk.change.is_some() || lacks(disk);
-    each(context, item, row, true, row.disks.iter().filter(differs)).await
+    let differs =
+        |disk: &&Disk| disk.change.is_some() || lacks(disk) || !guest.is_limited(disk.volume, disk.limits.of_disk());
+    each(context, item, row, Some(guest), row.disks.iter().filter(differs)).await
 }
 
 /// Takes from a guest of which nothing else is known what is to go.
 pub(super) async fn to_go<S: Store>(context: &Context<S>, item: &WorkItem, row: &Instance) -> Result<Outcome, Failure> {
-    each(context, item, row, true, row.disks.iter().filter(|disk| !disk.is_wanted())).await
+    each(context, item, row, None, row.disks.iter().filter(|disk| !disk.is_wanted())).await
 }
 
 /// Ends what is under way with the disks of a guest that does not run.
@@ -56,24 +59,33 @@ pub(super) async fn of_stopped<S: Store>(
     item: &WorkItem,
     row: &Instance,
 ) -> Result<Outcome, Failure> {
-    each(context, item, row, false, row.disks.iter().filter(|disk| disk.change.is_some())).await
+    each(context, item, row, None, row.disks.iter().filter(|disk| disk.change.is_some())).await
 }
 
-/// Tries all of them, as one that waits or fails holds no other one up; ends with the first that is written down.
+/// Whether a disk that the guest is to have differs in nothing but its limits.
+fn is_limits_only(disk: &Disk, guest: Option<&Guest>) -> bool {
+    match disk.change {
+        None => guest.is_some_and(|guest| guest.volumes.contains(&disk.volume)),
+        change => change == Some(DiskChange::Limiting),
+    }
+}
+
+/// Tries all of them, as one that waits or fails holds no other one up; ends with the first that is written down. What is given is given to this guest;
+/// none: there is one at the next start.
 async fn each<'a, S: Store>(
     context: &Context<S>,
     item: &WorkItem,
     row: &Instance,
-    runs: bool,
+    guest: Option<&Guest>,
     disks: impl Iterator<Item = &'a Disk>,
 ) -> Result<Outcome, Failure> {
     let (mut waits, mut failed) = (false, None);
     for disk in disks {
         let tried = match disk.is_wanted() {
-            true => attach(context, item, row, disk, runs).await,
+            true => attach(context, item, row, disk, guest).await,
             false => detach(context, item, row, disk).await,
         };
-        match tried_in_vain(context, item, disk, tried).await {
+        match tried_in_vain(context, item, disk, guest, tried).await {
             Ok(Tried::Changed) => return Ok(Outcome::Done),
             Ok(Tried::Waits) => waits = true,
             // Somebody else has the work, or changed the row.
@@ -93,9 +105,14 @@ async fn tried_in_vain<S: Store>(
     context: &Context<S>,
     item: &WorkItem,
     disk: &Disk,
+    guest: Option<&Guest>,
     tried: Result<Tried, Failure>,
 ) -> Result<Tried, Failure> {
-    let does = if disk.is_wanted() { "attached" } else { "detached" };
+    let does = match disk.is_wanted() {
+        true if is_limits_only(disk, guest) => LIMITED,
+        true => "attached",
+        false => "detached",
+    };
     let reason = match &tried {
         Ok(Tried::Changed) | Err(Failure::Store(_) | Failure::Backend(BackendError::Stale(_))) => return tried,
         Ok(Tried::Waits) => "is being detached: its guest has not released it yet, and is asked again".to_owned(),
@@ -138,7 +155,8 @@ async fn make<S: Store>(
         tx.commit().await?;
         volume = made;
     }
-    let spec = DiskSpec { volume: volume.id(), path: stored.path, format: stored.format };
+    let limits = disk.limits.of_disk();
+    let spec = DiskSpec { volume: volume.id(), path: stored.path, format: stored.format, limits };
     Ok((volume, spec))
 }
 
@@ -147,27 +165,36 @@ async fn attach<S: Store>(
     item: &WorkItem,
     row: &Instance,
     disk: &Disk,
-    runs: bool,
+    guest: Option<&Guest>,
 ) -> Result<Tried, Failure> {
-    let (volume, spec) = make(context, item, row, disk).await?;
-    if runs {
-        context.backends.compute.attach_disk(target(row), spec, record(row)?).await?;
+    let only_limits = is_limits_only(disk, guest);
+    if guest.is_some() || !only_limits {
+        let (volume, spec) = make(context, item, row, disk).await?;
+        if guest.is_some() {
+            let limits = spec.limits;
+            let given = context.backends.compute.attach_disk(target(row), spec, record(row)?).await?;
+            if given.is_active() && !given.is_limited(volume.id(), limits) {
+                let why = "its host's compute-agent did not give it its limits: it is of an earlier release";
+                return Err(BackendError::Failed(why.to_owned()).into());
+            }
+        }
     }
-    attached(context, item, row, volume.meta.id).await
+    attached(context, item, row, disk, only_limits).await
 }
 
 fn record(row: &Instance) -> Result<String, StoreError> {
     row.to_record().map_err(|error| StoreError::Fault(Box::new(error)))
 }
 
-/// Writes down that the guest has it, or has it when it starts.
+/// Writes down that the guest has it as it is to have it, or has it so when it starts.
 async fn attached<S: Store>(
     context: &Context<S>,
     item: &WorkItem,
     read: &Instance,
-    volume: uuid::Uuid,
+    disk: &Disk,
+    only_limits: bool,
 ) -> Result<Tried, Failure> {
-    let found: Option<Volume> = context.store.get(volume).await?;
+    let found: Option<Volume> = context.store.get(*disk.volume.as_uuid()).await?;
     let found = found.ok_or(StoreError::Stale)?;
     let mut tx = context.begin(item).await?;
     tx.enqueue(WorkKind::Instance, read.meta.id).await?;
@@ -178,10 +205,20 @@ async fn attached<S: Store>(
         // It may have grown since.
         disk.size = volume.size;
     }
-    tx.event(event(&row, "instance.volume_attached", &format!("volume `{}`", volume.meta.name))).await?;
+    let name = &volume.meta.name;
+    tx.event(match only_limits {
+        true => event(&row, "instance.volume_limited", &format!("volume `{name}`: {}", disk.limits)),
+        false => event(&row, "instance.volume_attached", &format!("volume `{name}`")),
+    })
+    .await?;
     tx.update(&mut row).await?;
-    if !volume.status_reason.is_empty() {
-        volume.status_reason.clear();
+    // What was said of anything else stays.
+    let told = !volume.status_reason.is_empty() && (!only_limits || volume.status_reason.contains(LIMITED));
+    if told || volume.limits_pending {
+        if told {
+            volume.status_reason.clear();
+        }
+        volume.limits_pending = false;
         tx.update(&mut volume).await?;
     }
     tx.commit().await?;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cloud_domain::{Incarnation, InstanceStatus};
+use cloud_domain::{DiskLimits, Incarnation, InstanceStatus};
 use futures::future::try_join_all;
 
 use super::{Context, Failure, Outcome, become_status, disks, ended, event, same, target};
@@ -120,15 +120,16 @@ async fn ensure<S: Store>(context: &Context<S>, item: &WorkItem, row: &Instance)
 
 async fn made_disks<S: Store>(context: &Context<S>, item: &WorkItem, row: &Instance) -> Result<Vec<DiskSpec>, Failure> {
     let made = try_join_all(row.disks.iter().filter(|disk| disk.is_wanted()).map(|disk| async move {
+        let limits = disk.limits.of_disk();
         let found: Option<Volume> = context.store.get(*disk.volume.as_uuid()).await?;
         let volume = found.ok_or_else(|| Failure::Final(format!("volume `{}` has no row", disk.name)))?;
         let stored = ensure_volume(context, row, &volume).await?;
-        Ok::<_, Failure>((volume, stored))
+        Ok::<_, Failure>((volume, stored, limits))
     }))
     .await?;
     // From here on a missing volume is missing data. Written before the guest is, so that nothing a guest wrote is ever made anew.
     let fresh = |v: &&Volume| v.status == VolumeStatus::Creating || v.data_missing;
-    let fresh: Vec<&Volume> = made.iter().map(|(v, _)| v).filter(fresh).collect();
+    let fresh: Vec<&Volume> = made.iter().map(|(v, ..)| v).filter(fresh).collect();
     if !fresh.is_empty() {
         let mut tx = context.begin(item).await?;
         for volume in fresh {
@@ -138,10 +139,11 @@ async fn made_disks<S: Store>(context: &Context<S>, item: &WorkItem, row: &Insta
         }
         tx.commit().await?;
     }
-    let disk = |(volume, stored): (Volume, StoredVolume)| DiskSpec {
+    let disk = |(volume, stored, limits): (Volume, StoredVolume, DiskLimits)| DiskSpec {
         volume: volume.id(),
         path: stored.path,
         format: stored.format,
+        limits,
     };
     Ok(made.into_iter().map(disk).collect())
 }

@@ -10,7 +10,7 @@ use super::{
     orphans::{self, Unknown},
 };
 use crate::{
-    model::{Desired, Instance, OrphanKind},
+    model::{Desired, Disk, Instance, OrphanKind},
     ports::{Guest, GuestPower, Query, Store, WorkKind},
     reconcile::{Context, Failure},
 };
@@ -52,10 +52,11 @@ const fn is_under_way(row: &Instance) -> bool {
     matches!(row.status, InstanceStatus::Starting | InstanceStatus::Stopping | InstanceStatus::Deleting)
 }
 
-/// Whether the guest has every disk with which nothing is under way. An agent that does not say its disks is believed.
+/// Whether the guest has every disk with which nothing is under way, with its limits. An agent that does not say its disks is believed.
 fn has_its_disks(row: &Instance, guest: &Guest) -> bool {
-    guest.volumes.is_empty()
-        || row.disks.iter().all(|disk| disk.change.is_some() || guest.volumes.contains(&disk.volume))
+    let has =
+        |disk: &Disk| guest.volumes.contains(&disk.volume) && guest.is_limited(disk.volume, disk.limits.of_disk());
+    guest.volumes.is_empty() || row.disks.iter().all(|disk| disk.change.is_some() || has(disk))
 }
 
 fn differs(row: &Instance, guest: Option<&Guest>) -> bool {

@@ -19,12 +19,14 @@ fn spec() -> GuestSpec {
                 path: "/var/lib/thecloud/pool/<&\"'>.qcow2".into(),
                 format: DiskFormat::Qcow2,
                 read_only: false,
+                limits: DiskLimits::default(),
             },
             Disk {
                 volume: "550e8400-e29b-41d4-a716-446655440003".parse().unwrap(),
                 path: "/dev/vg0/data".into(),
                 format: DiskFormat::Raw,
                 read_only: true,
+                limits: DiskLimits { total_iops_sec: 500, total_bytes_sec: 20_000_000 },
             },
         ],
         nics: vec![Nic {
