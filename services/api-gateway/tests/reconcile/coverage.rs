@@ -101,6 +101,10 @@ async fn struck(life: Life, strike: &Strike) -> bool {
 async fn every_commit_and_every_call_of_every_reconciler_may_go_wrong() {
     let (mut all, mut seen) = (Vec::new(), BTreeSet::new());
     for life in Life::ALL {
+        if life == Life::Limits {
+            // Limits are given by the calls and commits that attach: they are struck once more.
+            seen.retain(|what: &String| !what.starts_with("instance/disks.rs") && *what != "compute.attach_disk");
+        }
         all.extend(strikes(life, &mut seen).await.into_iter().map(|strike| (life, strike)));
     }
     println!("{} strikes", all.len());
