@@ -194,8 +194,10 @@ host_agent_command() {
     local total
     command=("$bin_dir/cloud-$2" --config "/etc/thecloud/$2.toml")
     if [[ $2 == compute-agent ]]; then
-        # All hosts have the processors of the machine; its memory they share.
-        total=$(awk '/^MemTotal:/ { print int($2 / 1024) }' /proc/meminfo)
+        # All hosts have the processors of the machine; its memory they share: that of its NUMA nodes, as libvirt counts it. Where memory was added
+        # while it ran, /proc/meminfo may say another number.
+        total=$(cat /sys/devices/system/node/node*/meminfo 2> /dev/null | awk '/ MemTotal:/ { sum += $4 } END { print int(sum / 1024) }')
+        if ((total == 0)); then total=$(awk '/^MemTotal:/ { print int($2 / 1024) }' /proc/meminfo); fi
         command+=(--reserved-memory-mib $((total - total / hosts_count)))
     fi
 }

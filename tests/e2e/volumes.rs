@@ -1,5 +1,7 @@
 //! Data volumes in real guests: written, grown while the guest runs, kept as a snapshot, restored, limited.
 
+use std::time::Duration;
+
 use cloud_testkit::{Role, until};
 use cloud_tests::{
     RealCloud,
@@ -173,10 +175,14 @@ async fn a_guest_writes_and_reads_as_fast_as_its_volume_may() -> anyhow::Result<
     limit(&cloud, 1).await?;
     next_run(&cloud, true, slow).await?;
     // It is the hypervisor that holds them.
+    let before = runs(&cloud).await?.len();
     cloud.kill_agent(Role::Compute);
-    next_run(&cloud, true, slow).await?;
+    tokio::time::sleep(Duration::from_secs(20)).await;
     cloud.start_agent(Role::Compute)?;
     cloud.is_up().await?;
+    let meanwhile = runs(&cloud).await?.split_off(before);
+    let held = meanwhile.iter().all(|(wrote, read)| slow(*wrote) && slow(*read));
+    assert!(!meanwhile.is_empty() && held, "{meanwhile:?}");
     limit(&cloud, 0).await?;
     next_run(&cloud, false, fast).await?;
 

@@ -14,7 +14,8 @@ use crate::{channel::AgentChannel, layers::NoDeadline};
 /// How long the gateway may take to answer.
 pub(super) const DEADLINE: Duration = Duration::from_secs(5);
 
-/// One stream of them, which costs the gateway half of what calls do; calls where it is of a release that has no such stream.
+/// One stream of them, so that each is a message without headers and measurements of its own; calls where the gateway is of a release that has no such
+/// stream.
 pub(super) enum Beats {
     Stream { beats: mpsc::Sender<HeartbeatsRequest>, answers: Streaming<HeartbeatsResponse> },
     Calls(HostServiceClient<AgentChannel>),
